@@ -1,0 +1,82 @@
+"""One experiment: all sections together, and the experiments derived from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from codistill.config.data import SOURCES, DataConfig
+from codistill.config.model import ModelConfig
+from codistill.config.objective import ObjectiveConfig
+from codistill.config.problems import Problem, in_range
+from codistill.config.training import OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
+from codistill.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides the result of a run."""
+
+    seed: int = 0
+    """Seed of initial weights, order of images and augmentation."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield everything that cannot be used, each with its dotted name."""
+        yield from in_range(self, "seed", low=0)
+        for section in ("data", "model", "objective", "optimizer", "schedule", "training", "run"):
+            for name, message in getattr(self, section).problems():
+                yield f"{section}.{name}", message
+        if self.training.stem_gradient == "pseudo_teacher" and 1 not in self.model.trained_students:
+            yield "training.stem_gradient", "pseudo_teacher needs S1 among model.students"
+        if self.schedule.name == "plateau" and self.data.validation_fraction == 0:
+            yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"
+        if self.schedule.warmup_epochs >= self.training.epochs:
+            yield "schedule.warmup_epochs", f"must be below training.epochs, {self.training.epochs}"
+
+
+def check(config: Config) -> Config:
+    """Return the config, or raise an `InputError` that names all that is wrong with it."""
+    problems = [f"{name} {message}" for name, message in config.problems()]
+    if problems:
+        raise InputError("; ".join(problems))
+    return config
+
+
+def completed(config: Config) -> Config:
+    """Return the config with what its source decides written out, so that a saved one says all."""
+    facts = SOURCES[config.data.source]
+    data = config.data
+    return replace(
+        config,
+        data=replace(
+            data,
+            crop_padding=facts.crop_padding if data.crop_padding is None else data.crop_padding,
+            horizontal_flip=facts.horizontal_flip if data.horizontal_flip is None else data.horizontal_flip,
+        ),
+    )
+
+
+def baseline(config: Config, student: int) -> Config:
+    """Return the experiment that trains the stem and one student of `config` alone on the labels.
+
+    Cross entropy has weight 1; data, schedule and budget stay, and so does the seed, so that the student
+    starts from the weights and sees the batches that it has in the ensemble. Only S1 takes part in
+    pretraining, so only S1's baseline has those epochs; the others' batches still start where they start in
+    the ensemble.
+    """
+    allowed = config.model.trained_students
+    if student not in allowed:
+        names = ", ".join(str(number) for number in allowed)
+        raise InputError(f"student {student} is not in this ensemble: choose one of {names}")
+    return replace(
+        config,
+        model=replace(config.model, students=(student,)),
+        objective=replace(config.objective, label_weight=1.0, feature_weight=0.0, distillation_weight=0.0),
+        training=replace(config.training, stem_gradient="all"),
+    )

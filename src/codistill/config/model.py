@@ -1,0 +1,49 @@
+"""Which network is compressed, into how many students: the section `model`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from codistill.config.problems import Problem, in_range
+
+ModelName = Literal[
+    "cifar_resnet20",
+    "cifar_resnet32",
+    "cifar_resnet44",
+    "cifar_resnet56",
+    "cifar_resnet110",
+    "cifar_resnet1202",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The pseudo teacher's architecture and the ladder of students below it."""
+
+    name: ModelName = "cifar_resnet20"
+    """Architecture of S1, the pseudo teacher."""
+
+    num_students: int = 5
+    """N: S1 at full width and N - 1 students with (N - j) / N of its channels, j = 1 … N - 1."""
+
+    narrow_blocks: Literal[1, 2, 3] = 3
+    """How many of the three blocks are narrowed, counted from the last; their maps are compared."""
+
+    students: tuple[int, ...] | None = None
+    """Numbers of the students that are trained; none: all. A baseline trains one."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield everything in this section that cannot be used."""
+        yield from in_range(self, "num_students", low=1)
+        if self.students is not None:
+            allowed = range(1, self.num_students + 1)
+            wrong = [number for number in self.students if number not in allowed]
+            if wrong or not self.students:
+                yield "students", f"must name some of 1 to {self.num_students}, not {list(self.students)}"
+            elif list(self.students) != sorted(set(self.students)):
+                yield "students", f"must ascend without repetition, not {list(self.students)}"
+
+    @property
+    def trained_students(self) -> tuple[int, ...]:
+        """The numbers, counted from 1, of the students that take part."""
+        return self.students or tuple(range(1, self.num_students + 1))
