@@ -1,4 +1,6 @@
-"""The one exception a user's mistake raises."""
+"""What ends a run: a user's mistake, a request to stop, or losses that are no longer numbers."""
+
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -7,3 +9,27 @@ class InputError(ValueError):
     The message is one line that names the thing, where it is and what is allowed. The command line prints
     it and exits with status 2.
     """
+
+
+class DivergedError(RuntimeError):
+    """A loss is not finite; the message names the step, the term and the student."""
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """The run was asked to stop, finished its step and saved.
+
+    Args:
+        run: Folder to resume.
+        signal_number: What asked for it, SIGINT or SIGTERM.
+    """
+
+    def __init__(self, run: Path, signal_number: int) -> None:
+        super().__init__(f"stopped; continue with: codistill resume {run}")
+        self.run = run
+        self.signal_number = signal_number
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an error's message without line breaks, cut to a length that fits a terminal."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

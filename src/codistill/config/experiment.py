@@ -65,10 +65,10 @@ def completed(config: Config) -> Config:
 def baseline(config: Config, student: int) -> Config:
     """Return the experiment that trains the stem and one student of `config` alone on the labels.
 
-    Cross entropy has weight 1; data, schedule and budget stay, and so does the seed, so that the student
-    starts from the weights and sees the batches that it has in the ensemble. Only S1 takes part in
-    pretraining, so only S1's baseline has those epochs; the others' batches still start where they start in
-    the ensemble.
+    Cross entropy has weight 1 and the stem always learns from the student; data, schedule and budget stay,
+    and so does the seed, so that the student starts from the weights and sees the batches that it has in
+    the ensemble. Only S1 takes part in pretraining, so only S1's baseline has those epochs; the others'
+    batches still start where they start in the ensemble.
     """
     allowed = config.model.trained_students
     if student not in allowed:
@@ -78,5 +78,5 @@ def baseline(config: Config, student: int) -> Config:
         config,
         model=replace(config.model, students=(student,)),
         objective=replace(config.objective, label_weight=1.0, feature_weight=0.0, distillation_weight=0.0),
-        training=replace(config.training, stem_gradient="all"),
+        training=replace(config.training, stem_gradient="all", freeze_stem=False, engine="auto"),
     )

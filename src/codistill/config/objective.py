@@ -35,4 +35,7 @@ class ObjectiveConfig:
             yield from in_range(self, name, low=0)
         yield from in_range(self, "temperature", above=0)
         if self.label_weight == self.feature_weight == self.distillation_weight == 0:
-            yield "label_weight", "must be above 0 where the other two weights are 0: nothing would be learned"
+            yield (
+                "label_weight",
+                "must be above 0 where the other two weights are 0: nothing would be learned",
+            )

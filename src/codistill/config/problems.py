@@ -9,9 +9,14 @@ Problem = tuple[str, str]
 
 
 def in_range(
-    section: Any, name: str, *, low: float | None = None, high: float | None = None, above: float | None = None
+    section: Any,
+    name: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
 ) -> Iterator[Problem]:
-    """Yield a problem unless the field is `None` or a finite number with low ≤ value ≤ high, value > above."""
+    """Yield a problem unless the field is `None` or finite, low ≤ value ≤ high and value > above."""
     value = getattr(section, name)
     if value is None:
         return
@@ -24,7 +29,11 @@ def in_range(
     if not good:
         bounds = [
             text
-            for bound, text in ((above, f"above {above}"), (low, f"at least {low}"), (high, f"at most {high}"))
+            for bound, text in (
+                (above, f"above {above}"),
+                (low, f"at least {low}"),
+                (high, f"at most {high}"),
+            )
             if bound is not None
         ]
         yield name, f"must be {' and '.join(bounds) or 'finite'}, not {value}"

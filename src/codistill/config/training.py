@@ -156,6 +156,7 @@ class RunConfig:
     def problems(self) -> Iterator[Problem]:
         """Yield everything in this section that cannot be used."""
         if self.name is not None and not RUN_NAME.fullmatch(self.name):
-            yield "name", (
-                f"must be letters, digits and ._=,+- with a letter or digit first, at most 151, not {self.name!r}"
+            yield (
+                "name",
+                f"must be up to 151 letters, digits and ._=,+-, a letter or digit first, not {self.name!r}",
             )

@@ -3,6 +3,7 @@
 Shapes: n images, B of a batch, H height, W width, C channels (1 grey, 3 red-green-blue).
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,6 +72,12 @@ def _stacked(images: list[Tensor | InputError]) -> Tensor | InputError:
     return torch.stack([image for image in images if isinstance(image, Tensor)])
 
 
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; it is the main process that finishes the step and saves.
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class StreamedImages:
     """Images read one by one when they are needed.
 
@@ -78,7 +85,9 @@ class StreamedImages:
     since workers may be started afresh.
     """
 
-    def __init__(self, read: Callable[[int], np.ndarray], count: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, read: Callable[[int], np.ndarray], count: int, image_shape: tuple[int, int, int]
+    ) -> None:
         self.read = read
         self.count = count
         self.image_shape = image_shape
@@ -94,6 +103,7 @@ class StreamedImages:
             batch_sampler=[batch.tolist() for batch in positions],
             num_workers=workers,
             collate_fn=_stacked,
+            worker_init_fn=_ignore_interrupts,
         )
         for images in loader:
             if isinstance(images, InputError):

@@ -1,0 +1,92 @@
+"""From an image's bytes to what a network takes: plain data that travels with every delivered model."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codistill.data.images import Images
+from codistill.errors import InputError
+
+STATISTICS_SAMPLE = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a model expects: the size of its images and what is done to their pixels.
+
+    Args:
+        height: Pixels.
+        width: Pixels.
+        channels: 1 grey, 3 red-green-blue.
+        mean: Subtracted per channel from pixels in 0 … 1.
+        std: What the difference is divided by, per channel.
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return normalised images [B, C, H, W], channels last in memory, for uint8 [B, H, W, C]."""
+        device = images_BHWC.device
+        scale = 1 / (255 * torch.tensor(self.std, dtype=torch.float64))
+        shift = torch.tensor(self.mean, dtype=torch.float64) * 255 * scale
+        normalised = images_BHWC.to(dtype) * scale.to(device, dtype) - shift.to(device, dtype)
+        return normalised.permute(0, 3, 1, 2)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the preprocessing as JSON has it."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
+        """Return the preprocessing that `as_dict` gave; raises `InputError` if it is none."""
+        sizes: dict[str, Any] = {name: data.get(name) for name in ("height", "width", "channels")}
+        for name, size in sizes.items():
+            if type(size) is not int or not 1 <= size <= 100_000:
+                raise InputError(f"{name} must be a whole number above 0, not {size!r}")
+        statistics: dict[str, Any] = {name: data.get(name) for name in ("mean", "std")}
+        for name, values in statistics.items():
+            if (
+                not isinstance(values, list)
+                or len(values) != sizes["channels"]
+                or not all(type(value) in (int, float) for value in values)
+                or (name == "std" and min(values) <= 0)
+            ):
+                raise InputError(f"{name} must be {sizes['channels']} numbers, one a channel, not {values!r}")
+        return cls(**sizes, mean=tuple(statistics["mean"]), std=tuple(statistics["std"]))
+
+
+def fit_preprocessing(images: Images, positions: Tensor, *, normalize: bool) -> Preprocessing:
+    """Return the preprocessing whose mean and deviation are those of the images at `positions`.
+
+    Of more than 20,000 images as many, evenly spread, are measured.
+
+    Args:
+        images: Images of one size.
+        positions: Which of them are trained on.
+        normalize: False leaves the pixels in 0 … 1.
+    """
+    height, width, channels = images.image_shape
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if normalize:
+        stride = max(1, -(-len(positions) // STATISTICS_SAMPLE))
+        sums, squares = torch.zeros(2, channels, dtype=torch.float64)
+        pixels = 0
+        for batch in images.batches(positions[::stride].split(1000), workers=0):
+            values = batch.cpu().flatten(0, 2).double() / 255
+            sums, squares, pixels = (
+                sums + values.sum(0),
+                squares + values.square().sum(0),
+                pixels + len(values),
+            )
+        deviation = (squares / pixels - (sums / pixels).square()).clamp_min(0).sqrt()
+        mean = tuple(round(value, 4) for value in (sums / pixels).tolist())
+        # A channel without any variation is shifted only.
+        std = tuple(round(value, 4) if value >= 1e-4 else 1.0 for value in deviation.tolist())
+    return Preprocessing(height=height, width=width, channels=channels, mean=mean, std=std)

@@ -1,0 +1,1 @@
+"""A stem and students on it, what they cost, and how they are kept in files."""

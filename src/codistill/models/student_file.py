@@ -1,0 +1,147 @@
+"""A delivered model to and from two files: weights as safetensors, everything else as JSON.
+
+Nothing in either can execute.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from codistill.atomic import write_atomically
+from codistill.data.preprocessing import Preprocessing
+from codistill.errors import InputError, one_line
+from codistill.models.catalog import StudentDescription
+from codistill.models.ensemble import Classifier, Ensemble
+
+FORMAT = "codistill-model-1"
+
+
+class DeliveredModel(Classifier):
+    """A student, or the ensemble teacher, with all that is needed to use it.
+
+    Args:
+        ensemble: The stem and the students whose mean logits it gives.
+        name: S1 … SN, or teacher.
+        classes: Names of the classes, in the logits' order.
+        preprocessing: From bytes to its input.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, *, name: str, classes: tuple[str, ...], preprocessing: Preprocessing
+    ) -> None:
+        super().__init__(ensemble)
+        self.name = name
+        self.classes = classes
+        self.preprocessing = preprocessing
+
+    def predict(self, images_BHWC: Tensor) -> Tensor:
+        """Return class probabilities [B, K] for images of bytes, uint8 [B, H, W, C]."""
+        with torch.inference_mode():
+            parameter = next(self.parameters())
+            images = self.preprocessing(images_BHWC.to(parameter.device), parameter.dtype)
+            logits_BK: Tensor = self(images)
+            return logits_BK.softmax(dim=1)
+
+
+def save_model(model: DeliveredModel, path: Path) -> None:
+    """Write `path`.safetensors and `path`.json, each whole or not at all."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.ensemble.state_dict().items()
+    }
+    write_atomically(_with_suffix(path, ".safetensors"), save(tensors))
+    description = {
+        "format": FORMAT,
+        "name": model.name,
+        "students": {name: student.as_dict() for name, student in model.ensemble.descriptions.items()},
+        "classes": list(model.classes),
+        "preprocessing": model.preprocessing.as_dict(),
+    }
+    write_atomically(_with_suffix(path, ".json"), (json.dumps(description, indent=1) + "\n").encode())
+
+
+def load_model(path: Path) -> DeliveredModel:
+    """Read a model from `path`.safetensors and `path`.json, in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: A file is missing, torn, or not what `save_model` writes.
+    """
+    description_file, weights_file = _with_suffix(path, ".json"), _with_suffix(path, ".safetensors")
+    contents = _read_description(description_file)
+    try:
+        ensemble = Ensemble(contents.students)
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"{description_file}: describes a model that cannot be built: {one_line(error)}"
+        ) from None
+    try:
+        tensors = load_file(weights_file)
+        ensemble.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{weights_file}: holds no weights of {contents.name}: {one_line(error)}") from None
+    model = DeliveredModel(
+        ensemble, name=contents.name, classes=contents.classes, preprocessing=contents.preprocessing
+    )
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Contents:
+    name: str
+    students: dict[str, StudentDescription]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+def _read_description(file: Path) -> _Contents:
+    try:
+        data: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is no description of a model: {one_line(error)}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"{file}: is no description of a model: its format must be {FORMAT}")
+    try:
+        return _Contents(
+            name=_text(data, "name"),
+            students=_students(data.get("students")),
+            classes=_classes(data.get("classes")),
+            preprocessing=Preprocessing.from_dict(_mapping(data, "preprocessing")),
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _students(data: object) -> dict[str, StudentDescription]:
+    if not isinstance(data, dict) or not data:
+        raise InputError("students must name at least one student")
+    return {name: StudentDescription.from_dict(_mapping(data, name)) for name in data}
+
+
+def _classes(data: object) -> tuple[str, ...]:
+    if not isinstance(data, list) or not data or not all(isinstance(name, str) for name in data):
+        raise InputError("classes must be a list of names")
+    return tuple(data)
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    if not isinstance(value, dict):
+        raise InputError(f"{key} must be a mapping")
+    return value
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"{key} must be text")
+    return value
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

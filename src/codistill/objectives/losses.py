@@ -1,0 +1,45 @@
+"""The terms of the paper's objective, as pure functions.
+
+Source: Walawalkar, Shen, Savvides, "Online Ensemble Model Compression using Knowledge Distillation",
+ECCV 2020, section 3. Its equations print a sum over the batch, a squared L2 norm and no T² factor; its
+authors' code takes the mean over the batch, the mean over all elements and T². We follow the code.
+
+Shapes: B batch, K classes, C channels, H height, W width.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    """Return the mean cross entropy with the labels, classes as int64 (the paper's first term)."""
+    return F.cross_entropy(logits_BK, labels_B)
+
+
+def distillation_kl(logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float) -> Tensor:
+    """Return T² · KL(softmax(z_T / T) ‖ softmax(z / T)), the mean over the batch (the paper's third term).
+
+    The teacher gets no gradient. Both sides are log-softmax, so logits of any finite size stay finite.
+    """
+    student = F.log_softmax(logits_BK / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits_BK.detach() / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def feature_mse(features_BCHW: Tensor, teacher_features_BCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of two maps of one shape (the paper's second term).
+
+    The teacher gets no gradient.
+    """
+    return F.mse_loss(features_BCHW, teacher_features_BCHW.detach())
+
+
+def channel_mean_mse(features_BCHW: Tensor, teacher_features_BCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of the means over channels, each [B, 1, H, W].
+
+    The authors' code does this where its `Adaptation_use` is off: it compares maps of unlike channel
+    counts without an adapter. The teacher gets no gradient.
+    """
+    return feature_mse(
+        features_BCHW.mean(dim=1, keepdim=True), teacher_features_BCHW.mean(dim=1, keepdim=True)
+    )

@@ -1,0 +1,203 @@
+"""A run from config to finished folder: set up, train, report."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save
+
+from codistill.atomic import write_atomically
+from codistill.config import Config, check, completed
+from codistill.data.loaders import Data, load_data
+from codistill.models.catalog import describe_students
+from codistill.models.cost import StudentCost, student_costs
+from codistill.models.ensemble import Ensemble
+from codistill.models.student_file import load_model
+from codistill.training.display import results_table
+from codistill.training.evaluate import accuracy, predict
+from codistill.training.forecast import forecast_memory, forecast_step_seconds
+from codistill.training.loop import Trainer
+from codistill.training.processes import launch
+from codistill.training.run import RunFolder
+from codistill.training.signals import StopRequest
+from codistill.training.step import choose_engine
+
+FORECAST_IMAGES = 16
+
+
+def train(config: Config) -> Path:
+    """Train all students of a config and return the finished run's folder.
+
+    Raises:
+        InputError: The config, or the data it names, cannot be used; nothing was written.
+        Interrupted: The run was asked to stop, and saved.
+        DivergedError: A loss is not finite.
+    """
+    config = completed(check(config))
+    fabric = launch(config.training)
+    config = with_execution(config, fabric)
+    data, ensemble = prepare(config, fabric)
+    run = RunFolder.create(config) if fabric.is_global_zero else None
+    return _complete(config, fabric, data, ensemble, run, resumed=None)
+
+
+def resume(path: Path) -> Path:
+    """Go on with a run as if it had never stopped, and return its folder.
+
+    Raises:
+        InputError: The folder is no run, is being trained, or its data have changed.
+        Interrupted: The run was asked to stop, and saved.
+        DivergedError: A loss is not finite.
+    """
+    first = RunFolder.open(path)
+    config, finished = first.load_config(), first.finished
+    first.close()
+    if finished:
+        return path
+    fabric = launch(config.training)
+    run = RunFolder.open(path) if fabric.is_global_zero else None
+    assert config.training.threads is not None
+    torch.set_num_threads(config.training.threads)
+    data, ensemble = prepare(config, fabric)
+    return _complete(config, fabric, data, ensemble, run, resumed=path)
+
+
+def with_execution(config: Config, fabric: Fabric) -> Config:
+    """Return the config with device, threads and engine chosen, as the run keeps them."""
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    threads = torch.get_num_threads()
+    engine = choose_engine(
+        config.training.engine,
+        device=fabric.device,
+        students=len(config.model.trained_students),
+        threads=threads,
+    )
+    device: Any = fabric.device.type
+    return replace(config, training=replace(config.training, device=device, threads=threads, engine=engine))
+
+
+def prepare(config: Config, fabric: Fabric) -> tuple[Data, Ensemble]:
+    """Read the data and build the ensemble with its initial weights."""
+    data = load_data(config.data, device=fabric.device)
+    students = describe_students(
+        config.model, in_channels=data.preprocessing.channels, num_classes=len(data.classes)
+    )
+    return data, Ensemble(students, seed=config.seed)
+
+
+def costs_of(config: Config, data: Data, ensemble: Ensemble) -> dict[str, StudentCost]:
+    """Return what every student, and the ensemble teacher, costs on these data."""
+    shape = data.preprocessing
+    pseudo_teacher = describe_students(
+        replace(config.model, students=(1,)), in_channels=shape.channels, num_classes=len(data.classes)
+    )
+    return student_costs(
+        ensemble.descriptions, pseudo_teacher["S1"], (shape.channels, shape.height, shape.width)
+    )
+
+
+def _complete(
+    config: Config,
+    fabric: Fabric,
+    data: Data,
+    ensemble: Ensemble,
+    run: RunFolder | None,
+    *,
+    resumed: Path | None,
+) -> Path:
+    path = Path(fabric.broadcast(str(run.path) if run else ""))
+    with StopRequest() as stop:
+        trainer = Trainer(config, data, fabric, ensemble, run, stop)
+        try:
+            _announce(trainer, path)
+            if resumed is not None:
+                trainer.restore(resumed)
+            trainer.fit()
+            if run is not None:
+                results = report(trainer, run)
+                trainer.display.say(results_table(results))
+                trainer.display.say(f"run {path}")
+        finally:
+            trainer.engine.close()
+            if run is not None:
+                run.close()
+    return path
+
+
+def _announce(trainer: Trainer, path: Path) -> None:
+    """Print, before the first step, what the run will train, hold and take."""
+    config, data, display = trainer.config, trainer.data, trainer.display
+    if display.silent:
+        return
+    training = config.training
+    display.say(
+        f"run {path}\n{config.data.source}: {len(data.classes)} classes, {len(data.train_positions):,} images"
+        f" to train on, {len(data.validation_positions):,} to validate, {len(data.test):,} to test\n"
+        f"{training.device}, {training.threads} threads, engine {training.engine}"
+    )
+    display.costs(costs_of(config, data, trainer.ensemble))
+    size = min(training.batch_size, FORECAST_IMAGES, len(data.train_positions))
+    batch = next(
+        data.epoch(0, seed=config.seed, batch_size=size, device=trainer.fabric.device, dtype=trainer.dtype)
+    )
+    moments = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2}[config.optimizer.name]
+    memory = forecast_memory(
+        trainer.ensemble, trainer.objective, batch, batch_size=training.batch_size, moments=moments
+    )
+    assert training.threads is not None
+    assert training.engine != "auto"
+    seconds = forecast_step_seconds(
+        training.engine,
+        trainer.ensemble,
+        trainer.objective,
+        batch,
+        batch_size=training.batch_size,
+        threads=training.threads,
+    )
+    display.say(f"memory about {memory / 2**30:.2f} GiB for a step of {training.batch_size} images")
+    display.forecast(seconds, trainer.steps_left)
+
+
+def report(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
+    """Test every delivered model, write predictions and results, and return the results."""
+    data, device, dtype = trainer.data, trainer.fabric.device, trainer.dtype
+    trainer.ensemble.eval()
+    labels, last = predict(trainer.outputs, data.test_batches(device, dtype))
+    predictions = {f"last/{name}": predicted for name, predicted in last.items()}
+    costs = costs_of(trainer.config, data, trainer.ensemble)
+    students: dict[str, Any] = {}
+    for name, cost in costs.items():
+        students[name] = vars(cost) | {
+            "last": {"epoch": trainer.epochs, "test_accuracy": accuracy(last[name], labels)}
+        }
+        if name not in trainer.progress.best:
+            continue
+        epoch, validation_accuracy = trainer.progress.best[name]
+        best = last[name].clone()  # safetensors keeps no two names for one tensor.
+        if epoch != trainer.epochs:
+            model = load_model(run.students / "best" / name).ensemble.to(device, dtype)
+
+            def outputs(images: torch.Tensor, model: Ensemble = model) -> Any:
+                trainer.stop_if_asked()
+                with torch.inference_mode(), trainer.fabric.autocast():
+                    return model(images)
+
+            member = "teacher" if len(model.descriptions) > 1 else name
+            best = predict(outputs, data.test_batches(device, dtype))[1][member]
+        predictions[f"best/{name}"] = best
+        students[name]["best"] = {
+            "epoch": epoch,
+            "validation_accuracy": validation_accuracy,
+            "test_accuracy": accuracy(best, labels),
+        }
+    write_atomically(run.predictions_file, save({"labels": labels, **predictions}))
+    fingerprint = data.fingerprint()
+    results = {
+        name: fingerprint[name] for name in ("train_images", "validation_images", "test_images", "classes")
+    }
+    results |= {"epochs": trainer.epochs, "seconds": trainer.progress.total_seconds, "students": students}
+    run.write_results(results)
+    return results

@@ -1,0 +1,190 @@
+"""The run folder: the only thing between training and everything after it. Plain files, written whole."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from codistill.atomic import write_atomically
+from codistill.config import Config
+from codistill.config.parsing import load_config
+from codistill.errors import InputError
+
+
+class RunFolder:
+    """One run's folder. Making or opening it takes its lock, which a process holds until it ends.
+
+    Use `RunFolder.create` and `RunFolder.open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.results_file = path / "results.json"
+        self.predictions_file = path / "predictions.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.students = path / "students"
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InputError(f"{path}: another process is training this run") from None
+
+    @classmethod
+    def create(cls, config: Config) -> "RunFolder":
+        """Make the folder that `config.run` names and write config and environment into it.
+
+        Raises:
+            InputError: The folder exists or cannot be made.
+        """
+        parent = Path(config.run.folder)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = _make_folder(parent, config)
+        except FileExistsError:
+            path = parent / str(config.run.name)
+            raise InputError(
+                f"{path}: exists already; continue it with 'codistill resume {path}', or choose another"
+                " run.name"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{parent}: cannot hold a run folder: {error.strerror}") from None
+        run = cls(path)
+        run.checkpoints.mkdir()
+        run.students.mkdir()
+        write_atomically(path / "environment.json", _json(environment()))
+        # The config comes last: a folder that has one can be resumed.
+        write_atomically(run.config_file, yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open an existing run to go on with it.
+
+        Raises:
+            InputError: The folder is no run, or another process is training it.
+        """
+        if not (path / "config.yaml").is_file():
+            raise InputError(f"{path}: is no run folder: it has no config.yaml")
+        return cls(path)
+
+    def load_config(self) -> Config:
+        """Read the config that the run was started with."""
+        return load_config(self.config_file)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end."""
+        return self.results_file.is_file()
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics_file.open("ab") as file:
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def trim_metrics(self, epochs: int) -> None:
+        """Drop what was logged after the first `epochs` epochs, a torn last line included."""
+        if not self.metrics_file.exists():
+            return
+        kept = []
+        for line in self.metrics_file.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                break
+            if record["epoch"] > epochs:
+                break
+            kept.append(line + b"\n")
+        write_atomically(self.metrics_file, b"".join(kept))
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write results.json, which marks the run as finished."""
+        write_atomically(self.results_file, _json(results))
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, hardware, git commit, command and time of start."""
+    packages = ("codistill", "torch", "torchvision", "lightning-fabric", "numpy", "safetensors")
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "accelerator": accelerator,
+        },
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's model name, or its family where the system does not tell."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _make_folder(parent: Path, config: Config) -> Path:
+    if config.run.name is not None:
+        path = parent / config.run.name
+        path.mkdir()
+        return path
+    stem = f"{config.data.source}-{config.model.name}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        path = parent / (stem + suffix)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise InputError(f"{parent}: 99 runs were started in this second; give one a run.name")
+
+
+def _git_commit() -> str | None:
+    source = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

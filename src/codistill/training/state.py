@@ -1,0 +1,53 @@
+"""Where a run stands: all that changes while it trains, to and from a checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """The position of a run and what it has gathered on the way.
+
+    Args:
+        epoch: Epochs done.
+        step: Steps done of the epoch under way.
+        images: Images seen in it.
+        sums: Each named loss summed over these images.
+        seconds: Time spent on the steps of this epoch, stops not counted.
+        total_seconds: Time spent on the epochs done, steps and validation.
+        best: For each student and the teacher its best validation accuracy and the epoch that reached it.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+    best: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, terms: dict[str, float], images: int) -> None:
+        """Count one step."""
+        self.step += 1
+        self.images += images
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * images
+
+    def means(self) -> dict[str, float]:
+        """Return each named loss, the mean over the images seen in this epoch."""
+        return {name: total / self.images for name, total in self.sums.items()}
+
+    def next_epoch(self, validation_seconds: float) -> None:
+        """Begin another epoch, after a validation of so many seconds."""
+        self.total_seconds += self.seconds + validation_seconds
+        self.epoch, self.step, self.images, self.sums, self.seconds = self.epoch + 1, 0, 0, {}, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return basic types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "Progress":
+        """Return what `state_dict` gave."""
+        best = {name: (epoch, accuracy) for name, (epoch, accuracy) in state["best"].items()}
+        return cls(**{**state, "best": best})
