@@ -32,7 +32,8 @@ class Config:
         for section in ("data", "model", "objective", "optimizer", "schedule", "training", "run"):
             for name, message in getattr(self, section).problems():
                 yield f"{section}.{name}", message
-        if self.training.stem_gradient == "pseudo_teacher" and 1 not in self.model.trained_students:
+        students = self.model.students
+        if self.training.stem_gradient == "pseudo_teacher" and students is not None and 1 not in students:
             yield "training.stem_gradient", "pseudo_teacher needs S1 among model.students"
         if self.schedule.name == "plateau" and self.data.validation_fraction == 0:
             yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"

@@ -34,7 +34,7 @@ class ModelConfig:
 
     def problems(self) -> Iterator[Problem]:
         """Yield everything in this section that cannot be used."""
-        yield from in_range(self, "num_students", low=1)
+        yield from in_range(self, "num_students", low=1, high=1000)
         if self.students is not None:
             allowed = range(1, self.num_students + 1)
             wrong = [number for number in self.students if number not in allowed]

@@ -7,7 +7,7 @@ which file and line it stands, what is allowed and what it resembles.
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
@@ -23,6 +23,16 @@ from codistill.errors import InputError, one_line
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 FLAGS = ("-h", "--help", "--print_config")
+REFUSALS = (
+    ArgumentError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    yaml.YAMLError,
+)
+"""What jsonargparse raises for settings that it cannot take."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,10 @@ def make_parser(command: str, description: str) -> ArgumentParser:
         exit_on_error=False,
     )
     parser.add_class_arguments(Config, None)
+    sections = {field.name for field in fields(Config)} - {"seed"}
+    for action in parser._actions:
+        if action.dest in sections:  # A section is given by its settings, not by a file of its own.
+            action.help = SUPPRESS
     parser.add_argument("--config", action="config", help=SUPPRESS)  # CONFIG.yaml goes this way.
     return parser
 
@@ -57,16 +71,22 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
     file, options = split_arguments(arguments)
     if any(name == "config" for name, _ in options):
         raise InputError("--config: is not an option; the config file is given by itself, CONFIG.yaml")
+    if any(name in ("-h", "--help") for name, _ in options):
+        parser.parse_args(["--help"])
     settings = [Setting("", name, value) for name, value in options if name not in FLAGS]
     if file is not None:
-        settings = [*_read_yaml(Path(file)), *settings]
-        arguments = ["--config", file, *_without_positional(arguments)]
+        # The text is handed on, not the path: a pipe can be read only once.
+        text, settings_of_file = _read_yaml(Path(file))
+        settings = [*settings_of_file, *settings]
+        arguments = [f"--config={text}", *_without_positional(arguments)]
+    _refuse_unknown(settings, parser)
     try:
         with redirect_stderr(StringIO()):
             config = _instantiate(parser, parser.parse_args(list(arguments)))
-    except (ArgumentError, TypeError, ValueError, yaml.YAMLError) as error:
-        problems = list(_wrong_settings(settings, parser)) or [one_line(error)]
-        raise InputError("; ".join(problems)) from None
+    except REFUSALS as error:
+        problems = list(_wrong_settings(settings, parser))
+        unexplained = f"{file}: {one_line(error)}" if file is not None else one_line(error)
+        raise InputError("; ".join(problems) or unexplained) from None
     return _checked(config, settings)
 
 
@@ -79,10 +99,11 @@ def config_from_mapping(mapping: dict[str, Any], where: str) -> Config:
     """Return the checked config of a nested mapping, as YAML or JSON holds it; `where` stands in errors."""
     parser = make_parser("train", "")
     settings = [Setting(where, name, value) for name, value in _leaves(mapping)]
+    _refuse_unknown(settings, parser)
     try:
         with redirect_stderr(StringIO()):
             config = _instantiate(parser, parser.parse_object(mapping))
-    except (ArgumentError, TypeError, ValueError, AttributeError) as error:
+    except REFUSALS as error:
         raise InputError(
             "; ".join(_wrong_settings(settings, parser)) or f"{where}: {one_line(error)}"
         ) from None
@@ -141,23 +162,31 @@ def _checked(config: Config, settings: Sequence[Setting]) -> Config:
     return check(config)
 
 
-def _read_yaml(file: Path) -> list[Setting]:
-    """Return the settings of a YAML file with their lines, or raise if it holds none."""
+def _read_yaml(file: Path) -> tuple[str, list[Setting]]:
+    """Return a YAML file's text and its settings with their lines, or raise if it holds none."""
     try:
         text = file.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        # A value that stands for another can hold itself, or a million copies of it.
+        aliases = [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
+        root = None if aliases else yaml.compose(text, Loader=yaml.SafeLoader)
+        content = None if aliases else yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is no YAML file: {one_line(error)}") from None
+    if aliases:
+        mark = aliases[0].start_mark
+        where = f"{file} line {mark.line + 1}" if mark else str(file)
+        raise InputError(f"{where}: *{aliases[0].anchor} is an alias; every value must be written out")
     if not isinstance(root, yaml.MappingNode) or not isinstance(content, dict):
         raise InputError(f"{file}: must hold settings such as 'training: {{epochs: 10}}'")
-    return list(_settings_of(root, file, ""))
+    try:
+        return text, list(_settings_of(root, file, "", set()))
+    except RecursionError as error:
+        raise InputError(f"{file}: is no YAML file: {one_line(error)}") from None
 
 
-def _settings_of(node: yaml.MappingNode, file: Path, prefix: str) -> Iterator[Setting]:
-    seen: set[str] = set()
+def _settings_of(node: yaml.MappingNode, file: Path, prefix: str, seen: set[str]) -> Iterator[Setting]:
     for key, value in node.value:
         name = f"{prefix}{getattr(key, 'value', '?')}"
         where = f"{file} line {key.start_mark.line + 1}"
@@ -165,9 +194,9 @@ def _settings_of(node: yaml.MappingNode, file: Path, prefix: str) -> Iterator[Se
             raise InputError(f"{where}: {name} stands here a second time")
         seen.add(name)
         if isinstance(value, yaml.MappingNode) and value.value:
-            yield from _settings_of(value, file, f"{name}.")
+            yield from _settings_of(value, file, f"{name}.", seen)
         else:
-            yield Setting(where, name, yaml.safe_load(yaml.serialize(value)))
+            yield Setting(where, name, yaml.SafeLoader("").construct_object(value, deep=True))
 
 
 def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -178,21 +207,48 @@ def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def _refuse_unknown(settings: Sequence[Setting], parser: ArgumentParser) -> None:
+    """Raise if a name is not a setting's in full, before jsonargparse sees it.
+
+    It would take abbreviations, whole sections as text, and `class_path`, for which it imports any module.
+    """
+    names = {name for name, _ in _setting_types(Config)}
+    sections = _sections(names)
+    if not all(item.name in names or (item.name in sections and item.value == {}) for item in settings):
+        raise InputError("; ".join(_wrong_settings(settings, parser)))
+
+
+def _sections(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names if "." in name}
+
+
 def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iterator[str]:
     types_by_name = dict(_setting_types(Config))
-    sections = {name.partition(".")[0] for name in types_by_name if "." in name}
+    sections = _sections(types_by_name)
     for setting in settings:
         place = f"{setting.where}: " if setting.where else ""
         option = setting.name if setting.where else f"--{setting.name}"
         if setting.name in sections:
-            if setting.value is not None:
-                yield f"{place}{option} must hold settings such as {setting.name}.…, not {setting.value!r}"
+            if setting.value != {}:
+                example = next(name for name in types_by_name if name.startswith(f"{setting.name}."))
+                yield f"{place}{option} must hold settings such as {example}, not {_shown(setting.value)}"
         elif setting.name not in types_by_name:
             near = difflib.get_close_matches(setting.name, types_by_name, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield f"{place}{option} is no setting{hint}"
         elif not _accepted(setting, parser):
-            yield f"{place}{option} must be {_allowed(types_by_name[setting.name])}, not {setting.value!r}"
+            allowed = _allowed(types_by_name[setting.name])
+            yield f"{place}{option} must be {allowed}, not {_shown(setting.value)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # A whole number of more than 4,300 digits, say.
+        return "so large a value"
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _accepted(setting: Setting, parser: ArgumentParser) -> bool:
@@ -205,7 +261,7 @@ def _accepted(setting: Setting, parser: ArgumentParser) -> bool:
                 parser.parse_object(nested)
             else:
                 parser.parse_args([f"--{setting.name}={setting.value}"])
-    except (ArgumentError, TypeError, ValueError):
+    except REFUSALS:
         return False
     return True
 

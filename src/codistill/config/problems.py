@@ -16,9 +16,15 @@ def in_range(
     high: float | None = None,
     above: float | None = None,
 ) -> Iterator[Problem]:
-    """Yield a problem unless the field is `None` or finite, low ≤ value ≤ high and value > above."""
+    """Yield a problem unless the field is `None` or finite, low ≤ value ≤ high and value > above.
+
+    A whole number must also be below 2^63, since libraries count in 64 bits.
+    """
     value = getattr(section, name)
     if value is None:
+        return
+    if isinstance(value, int) and abs(value) >= 2**63:
+        yield name, "must be below 2^63"
         return
     good = (
         math.isfinite(value)

@@ -133,7 +133,7 @@ class TrainingConfig:
         yield from in_range(self, "batch_size", low=2)
         yield from in_range(self, "pretraining_epochs", low=0)
         yield from in_range(self, "processes", low=1)
-        yield from in_range(self, "threads", low=1)
+        yield from in_range(self, "threads", low=1, high=1024)
         yield from in_range(self, "checkpoint_minutes", low=0)
         yield from in_range(self, "keep_checkpoints", low=1)
         if self.batch_size < 2 * self.processes:

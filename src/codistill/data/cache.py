@@ -51,7 +51,7 @@ def cached(identity: Any, make: Callable[[], Arrays]) -> Arrays:
 
 def _read(path: Path, key: str) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if stored["key"].item() != key:
                 return None
             return {name: stored[name] for name in stored.files if name != "key"}

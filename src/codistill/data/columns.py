@@ -1,11 +1,10 @@
 """Which columns of a table hold the images and the classes."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from codistill.config.data import DataConfig
-from codistill.data.parquet import Table, needed
+from codistill.data.parquet import Table, needed, noted_features
 from codistill.errors import InputError
 
 
@@ -23,7 +22,7 @@ def chosen_columns(table: Table, config: DataConfig) -> Columns:
     `InputError` lists the candidates where there are none or several.
     """
     types = needed("pyarrow").types
-    features = _features(table.schema)
+    features = noted_features(table.schema)
     fields = {field.name: field.type for field in table.schema}
     images = [name for name in fields if _kind(features, name) == "Image"]
     # Files written by other programs do not say what is an image; pictures are stored the same way.
@@ -68,19 +67,6 @@ def _choice(
     several = f"several columns hold {content}: {', '.join(candidates)}"
     none = f"no column is declared to hold {content}; candidates are {', '.join(possible) or 'none'}"
     raise InputError(f"data.{setting}: name one of {table.where}: {several if candidates else none}")
-
-
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    # What `datasets` notes in a file, read without importing it.
-    try:
-        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return (
-        {name: kind for name, kind in noted.items() if isinstance(kind, dict)}
-        if isinstance(noted, dict)
-        else {}
-    )
 
 
 def _kind(features: dict[str, dict[str, Any]], name: str) -> Any:

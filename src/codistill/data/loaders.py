@@ -121,7 +121,7 @@ class Data:
 
 def split_batches(positions: Tensor, batch_size: int, *, smallest: int) -> list[Tensor]:
     """Split positions into batches; a last one below `smallest` is joined to the one before."""
-    batches = list(positions.split(batch_size))
+    batches = list(positions.split(min(batch_size, max(1, len(positions)))))
     if len(batches) > 1 and len(batches[-1]) < smallest:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
@@ -166,6 +166,12 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
         )
     assert config.crop_padding is not None
     assert config.horizontal_flip is not None
+    height, width, _ = train.images.image_shape
+    if config.crop_padding > min(height, width):
+        raise InputError(
+            f"data.crop_padding must be at most the images' {min(height, width)} pixels,"
+            f" not {config.crop_padding}"
+        )
     return Data(
         train=train,
         test=test,

@@ -5,6 +5,7 @@ import. It is used where single rows must be found (images that do not fit in me
 """
 
 import glob
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ def parquet_table(root: str, split: str) -> Table:
                 found = file.schema_arrow
         except Exception as error:  # pyarrow has errors of its own beside OSError.
             raise InputError(f"{shown(path)}: cannot be read as parquet: {one_line(error)}") from error
-        if schema is not None and not found.equals(schema):
-            raise InputError(f"{shown(path)}: has other columns than {shown(paths[0])}")
+        same = schema is None or (found.equals(schema) and noted_features(found) == noted_features(schema))
+        if not same:
+            raise InputError(f"{shown(path)}: has other columns or classes than {shown(paths[0])}")
         schema = schema or found
 
     def batches(columns: list[str]) -> Iterator[Any]:
@@ -90,6 +92,19 @@ def parquet_table(root: str, split: str) -> Table:
 
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return Table(where, schema, sum(counts), stats, batches, rows)
+
+
+def noted_features(schema: Any) -> dict[str, dict[str, Any]]:
+    """Return what `datasets` notes of each column in a schema; nothing where another program wrote it."""
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return (
+        {name: kind for name, kind in noted.items() if isinstance(kind, dict)}
+        if isinstance(noted, dict)
+        else {}
+    )
 
 
 def _files_of(root: Path, split: str) -> list[Path]:

@@ -123,16 +123,9 @@ def decode_all(
     On a terminal a progress bar shows when that takes more than two seconds.
     """
     images_NHWC = np.empty((count, *shape), np.uint8)
-    shown = tqdm(
-        pictures,
-        total=count,
-        desc="decoding",
-        unit="image",
-        delay=2,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )
-    for position, picture in enumerate(shown):
+    if sys.stderr.isatty():
+        pictures = tqdm(pictures, total=count, desc="decoding", unit="image", delay=2, leave=False)
+    for position, picture in enumerate(pictures):
         images_NHWC[position] = decode(picture, shape, resize)
     return images_NHWC
 

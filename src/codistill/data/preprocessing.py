@@ -55,7 +55,7 @@ class Preprocessing:
             if (
                 not isinstance(values, list)
                 or len(values) != sizes["channels"]
-                or not all(type(value) in (int, float) for value in values)
+                or not all(type(value) in (int, float) and abs(value) <= 1e6 for value in values)
                 or (name == "std" and min(values) <= 0)
             ):
                 raise InputError(f"{name} must be {sizes['channels']} numbers, one a channel, not {values!r}")
@@ -65,7 +65,7 @@ class Preprocessing:
 def fit_preprocessing(images: Images, positions: Tensor, *, normalize: bool) -> Preprocessing:
     """Return the preprocessing whose mean and deviation are those of the images at `positions`.
 
-    Of more than 20,000 images as many, evenly spread, are measured.
+    Of more than 20,000 images 10,000 to 20,000, evenly spread, are measured.
 
     Args:
         images: Images of one size.

@@ -38,7 +38,9 @@ class StudentDescription:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "StudentDescription":
         """Return the description that `as_dict` gave; raises `InputError` if it describes no student."""
-        numbers = {name: data.get(name) for name in ("in_channels", "num_classes", "compared_blocks")}
+        numbers: dict[str, Any] = {
+            name: data.get(name) for name in ("in_channels", "num_classes", "compared_blocks")
+        }
         for name, number in numbers.items():
             if type(number) is not int or not 1 <= number <= 1_000_000:
                 raise InputError(f"{name} must be a whole number above 0, not {number!r}")
@@ -50,8 +52,10 @@ class StudentDescription:
             or not all(type(width) is int and 1 <= width <= 100_000 for width in widths)
         ):
             raise InputError(f"widths must be {blocks} whole numbers above 0, not {widths!r}")
+        if numbers["compared_blocks"] > blocks:
+            raise InputError(f"compared_blocks must be at most {blocks}, not {numbers['compared_blocks']}")
         architecture = data.get("architecture")
-        if architecture not in DEPTHS:
+        if not isinstance(architecture, str) or architecture not in DEPTHS:
             raise InputError(
                 f"architecture {architecture!r} is unknown: it must be one of {', '.join(DEPTHS)}"
             )

@@ -4,6 +4,7 @@ Nothing in either can execute.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from codistill.models.catalog import StudentDescription
 from codistill.models.ensemble import Classifier, Ensemble
 
 FORMAT = "codistill-model-1"
+STUDENT_NAME = re.compile(r"S[1-9][0-9]{0,3}")
 
 
 class DeliveredModel(Classifier):
@@ -75,16 +77,24 @@ def load_model(path: Path) -> DeliveredModel:
     description_file, weights_file = _with_suffix(path, ".json"), _with_suffix(path, ".safetensors")
     contents = _read_description(description_file)
     try:
-        ensemble = Ensemble(contents.students)
-    except (RuntimeError, MemoryError) as error:
-        raise InputError(
-            f"{description_file}: describes a model that cannot be built: {one_line(error)}"
-        ) from None
-    try:
         tensors = load_file(weights_file)
-        ensemble.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{weights_file}: holds no weights of {contents.name}: {one_line(error)}") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{weights_file}: holds no weights: {one_line(error)}") from None
+    # Built without memory until the weights are known to fit: a description may claim any size.
+    with torch.device("meta"):
+        ensemble = Ensemble(contents.students)
+    expected = ensemble.state_dict()
+    differing = sorted(
+        name
+        for name in expected.keys() | tensors.keys()
+        if name not in expected or name not in tensors or not _alike(expected[name], tensors[name])
+    )
+    if differing:
+        raise InputError(
+            f"{weights_file}: holds no weights of {contents.name} as {description_file} describes it:"
+            f" {len(differing)} tensors differ, the first is {differing[0]!r}"
+        )
+    ensemble.to_empty(device="cpu").load_state_dict(tensors)
     model = DeliveredModel(
         ensemble, name=contents.name, classes=contents.classes, preprocessing=contents.preprocessing
     )
@@ -107,19 +117,43 @@ def _read_description(file: Path) -> _Contents:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"{file}: is no description of a model: its format must be {FORMAT}")
     try:
-        return _Contents(
+        contents = _Contents(
             name=_text(data, "name"),
             students=_students(data.get("students")),
             classes=_classes(data.get("classes")),
             preprocessing=Preprocessing.from_dict(_mapping(data, "preprocessing")),
         )
+        _check_agreement(contents)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+    return contents
+
+
+def _check_agreement(contents: _Contents) -> None:
+    """Raise unless all students take the images that the preprocessing gives and tell the classes apart."""
+    for name, student in contents.students.items():
+        for what, number, wanted in (
+            ("in_channels", student.in_channels, contents.preprocessing.channels),
+            ("num_classes", student.num_classes, len(contents.classes)),
+        ):
+            if number != wanted:
+                raise InputError(f"{what} of {name} must be {wanted}, not {number}")
+
+
+def _alike(expected: Tensor, given: Tensor) -> bool:
+    return (
+        expected.shape == given.shape
+        and expected.is_floating_point() == given.is_floating_point()
+        and expected.is_complex() == given.is_complex()
+    )
 
 
 def _students(data: object) -> dict[str, StudentDescription]:
     if not isinstance(data, dict) or not data:
         raise InputError("students must name at least one student")
+    for name in data:
+        if not STUDENT_NAME.fullmatch(name):
+            raise InputError(f"a student must be called S1, S2 and so on, not {name!r}")
     return {name: StudentDescription.from_dict(_mapping(data, name)) for name in data}
 
 

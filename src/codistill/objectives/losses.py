@@ -20,9 +20,10 @@ def distillation_kl(logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: f
     """Return T² · KL(softmax(z_T / T) ‖ softmax(z / T)), the mean over the batch (the paper's third term).
 
     The teacher gets no gradient. Both sides are log-softmax, so logits of any finite size stay finite.
+    Logits of fewer than 32 bits are compared in 32: the difference of two roundings would drown the term.
     """
-    student = F.log_softmax(logits_BK / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits_BK.detach() / temperature, dim=1)
+    student = F.log_softmax(_at_least_float32(logits_BK) / temperature, dim=1)
+    teacher = F.log_softmax(_at_least_float32(teacher_logits_BK.detach()) / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
@@ -43,3 +44,7 @@ def channel_mean_mse(features_BCHW: Tensor, teacher_features_BCHW: Tensor) -> Te
     return feature_mse(
         features_BCHW.mean(dim=1, keepdim=True), teacher_features_BCHW.mean(dim=1, keepdim=True)
     )
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.element_size() < 4 else tensor

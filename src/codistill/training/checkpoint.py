@@ -13,11 +13,16 @@ PATTERN = "step-*.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, step: int, keep: int) -> None:
-    """Write the state after `step` steps of the run, and drop all but the newest `keep` checkpoints."""
+    """Write the state after `step` steps of the run, and drop all older but the newest `keep` checkpoints.
+
+    A checkpoint of a later step does not count as one that is kept: it was torn, else the run had gone on
+    from there.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(folder / f"step-{step:09d}.pt", buffer.getvalue())
-    for old in sorted(folder.glob(PATTERN))[:-keep]:
+    newest = folder / f"step-{step:09d}.pt"
+    write_atomically(newest, buffer.getvalue())
+    for old in [path for path in sorted(folder.glob(PATTERN)) if path <= newest][:-keep]:
         old.unlink()
 
 

@@ -20,7 +20,7 @@ from codistill.training.evaluate import accuracy, predict
 from codistill.training.forecast import forecast_memory, forecast_step_seconds
 from codistill.training.loop import Trainer
 from codistill.training.processes import launch
-from codistill.training.run import RunFolder
+from codistill.training.run import RunFolder, refuse_existing
 from codistill.training.signals import StopRequest
 from codistill.training.step import choose_engine
 
@@ -38,7 +38,10 @@ def train(config: Config) -> Path:
     config = completed(check(config))
     fabric = launch(config.training)
     config = with_execution(config, fabric)
-    data, ensemble = prepare(config, fabric)
+    if config.run.name is not None and fabric.is_global_zero:
+        refuse_existing(Path(config.run.folder) / config.run.name)  # Before the data are read.
+    data = load_data(config.data, device=fabric.device)
+    ensemble = build_ensemble(config, data)
     run = RunFolder.create(config) if fabric.is_global_zero else None
     return _complete(config, fabric, data, ensemble, run, resumed=None)
 
@@ -60,8 +63,8 @@ def resume(path: Path) -> Path:
     run = RunFolder.open(path) if fabric.is_global_zero else None
     assert config.training.threads is not None
     torch.set_num_threads(config.training.threads)
-    data, ensemble = prepare(config, fabric)
-    return _complete(config, fabric, data, ensemble, run, resumed=path)
+    data = load_data(config.data, device=fabric.device)
+    return _complete(config, fabric, data, build_ensemble(config, data), run, resumed=path)
 
 
 def with_execution(config: Config, fabric: Fabric) -> Config:
@@ -79,13 +82,12 @@ def with_execution(config: Config, fabric: Fabric) -> Config:
     return replace(config, training=replace(config.training, device=device, threads=threads, engine=engine))
 
 
-def prepare(config: Config, fabric: Fabric) -> tuple[Data, Ensemble]:
-    """Read the data and build the ensemble with its initial weights."""
-    data = load_data(config.data, device=fabric.device)
+def build_ensemble(config: Config, data: Data) -> Ensemble:
+    """Return the stem and all trained students with their initial weights."""
     students = describe_students(
         config.model, in_channels=data.preprocessing.channels, num_classes=len(data.classes)
     )
-    return data, Ensemble(students, seed=config.seed)
+    return Ensemble(students, seed=config.seed)
 
 
 def costs_of(config: Config, data: Data, ensemble: Ensemble) -> dict[str, StudentCost]:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from codistill.atomic import write_atomically
 from codistill.config import Config
 from codistill.config.parsing import config_from_mapping
 from codistill.config.training import RUN_NAME
 from codistill.errors import DivergedError, InputError, one_line
 from codistill.training.experiment import resume, train
+from codistill.training.run import make_folder
 
 Kind = Literal["sweep", "baseline"]
 
@@ -45,15 +45,6 @@ def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: st
         raise InputError(
             "training.processes: several runs at once use one process each; train them one by one"
         )
-    path = Path(folder) / (name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        raise InputError(
-            f"{path}: exists already; continue it with 'codistill resume {path}', or choose another run.name"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made: {error.strerror}") from None
     content = {
         "kind": kind,
         "parameters": list(members[0].values),
@@ -62,8 +53,13 @@ def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: st
             for member in members
         ],
     }
-    write_atomically(path / "group.json", (json.dumps(content, indent=1) + "\n").encode())
-    return path
+    files = {"group.json": (json.dumps(content, indent=1) + "\n").encode()}
+    parent = Path(folder)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return make_folder(parent, name, f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}", files)
+    except OSError as error:
+        raise InputError(f"{parent}: cannot hold a folder of runs: {error.strerror}") from None
 
 
 def train_group(path: Path, say: Callable[[str], None]) -> list[str]:

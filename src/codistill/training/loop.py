@@ -163,7 +163,8 @@ class Trainer:
         if self.plateau is not None and not self.pretrains:
             self.plateau.step(validation.get(TEACHER, next(iter(validation.values()))))
         for name, value in validation.items():
-            if name not in progress.best or value > progress.best[name][1]:
+            # Of equally good epochs the latest counts: few validation images tie often.
+            if name not in progress.best or value >= progress.best[name][1]:
                 progress.best[name] = (progress.epoch + 1, value)
                 self.deliver(name, "best")
         record = {

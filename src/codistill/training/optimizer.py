@@ -68,7 +68,8 @@ def rate_factor(config: ScheduleConfig, *, epochs: int, epoch: int, step: int, s
         case "plateau":
             return None
         case "multistep":
-            return config.factor ** sum(epoch >= share * epochs for share in config.milestones)
+            # 0.55 of 100 epochs is 55.00000000000001 in floating point.
+            return config.factor ** sum(epoch >= share * epochs - 1e-6 for share in config.milestones)
         case "exponential":
             return config.decay ** (epoch // config.decay_epochs)
         case "cosine":

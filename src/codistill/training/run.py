@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ class RunFolder:
         except OSError:
             self._lock.close()
             raise InputError(f"{path}: another process is training this run") from None
+        self.checkpoints.mkdir(exist_ok=True)
+        self.students.mkdir(exist_ok=True)
 
     @classmethod
     def create(cls, config: Config) -> "RunFolder":
@@ -50,24 +53,16 @@ class RunFolder:
             InputError: The folder exists or cannot be made.
         """
         parent = Path(config.run.folder)
+        files = {
+            "environment.json": _json(environment()),
+            "config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode(),
+        }
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = _make_folder(parent, config)
-        except FileExistsError:
-            path = parent / str(config.run.name)
-            raise InputError(
-                f"{path}: exists already; continue it with 'codistill resume {path}', or choose another"
-                " run.name"
-            ) from None
+            path = make_folder(parent, config.run.name, _default_name(config), files)
         except OSError as error:
             raise InputError(f"{parent}: cannot hold a run folder: {error.strerror}") from None
-        run = cls(path)
-        run.checkpoints.mkdir()
-        run.students.mkdir()
-        write_atomically(path / "environment.json", _json(environment()))
-        # The config comes last: a folder that has one can be resumed.
-        write_atomically(run.config_file, yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode())
-        return run
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -78,7 +73,10 @@ class RunFolder:
         """
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: is no run folder: it has no config.yaml")
-        return cls(path)
+        run = cls(path)
+        for left_over in path.rglob(".*.tmp"):  # A process was killed while it wrote.
+            left_over.unlink(missing_ok=True)
+        return run
 
     def load_config(self) -> Config:
         """Read the config that the run was started with."""
@@ -149,20 +147,50 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _make_folder(parent: Path, config: Config) -> Path:
-    if config.run.name is not None:
-        path = parent / config.run.name
-        path.mkdir()
-        return path
-    stem = f"{config.data.source}-{config.model.name}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        path = parent / (stem + suffix)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise InputError(f"{parent}: 99 runs were started in this second; give one a run.name")
+def make_folder(parent: Path, name: str | None, default: str, files: dict[str, bytes]) -> Path:
+    """Make a folder with these files in it, complete or not at all, and return it.
+
+    Args:
+        parent: Folder that exists.
+        name: Its name, or `None` for `default`, with a number behind it if that is taken.
+        default: See `name`.
+        files: Contents by name.
+
+    Raises:
+        InputError: There is something of that name already.
+        OSError: The file system refuses.
+    """
+    temporary = parent / f".{name or default}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for file, content in files.items():
+            write_atomically(temporary / file, content)
+        for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+            path = parent / ((name or default) + suffix)
+            if name is not None:
+                refuse_existing(path)
+            elif os.path.lexists(path):
+                continue
+            temporary.rename(path)
+            return path
+        raise InputError(f"{parent}: holds 99 folders called {default} already; give this one a run.name")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `InputError` if there is anything at `path`: nothing is overwritten."""
+    if os.path.lexists(path):
+        raise InputError(
+            f"{path}: exists already; continue it with 'codistill resume {path}', or choose another run.name"
+        )
+
+
+def _default_name(config: Config) -> str:
+    student = "" if config.model.students is None else f"-S{'S'.join(map(str, config.model.students))}"
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return f"{config.data.source}-{config.model.name}{student}-seed{config.seed}-{moment}"
 
 
 def _git_commit() -> str | None:

@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from threading import Barrier
 from typing import Literal, Protocol
 
 import torch
@@ -108,11 +109,17 @@ class ParallelEngine:
     def __init__(self, ensemble: Ensemble, threads: int, autocast: Autocast = nullcontext) -> None:
         self.ensemble = ensemble
         self.autocast = autocast
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="student", initializer=_use_one_thread)
-        # A worker's setting becomes the default of threads that have not computed yet: start all workers
-        # now, then set this thread's own count.
+        # A thread that has not computed yet takes over whatever count was set last, in any thread. So each
+        # worker computes once and then sets its count, and only when all have done so does this thread
+        # set its own again.
         own_threads = torch.get_num_threads()
-        list(self.pool.map(lambda _: torch.zeros(1).add_(1), range(threads)))
+        ready = Barrier(threads + 1)
+        self.pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="student", initializer=_use_one_thread, initargs=(ready,)
+        )
+        for _ in range(threads):
+            self.pool.submit(torch.get_num_threads)
+        ready.wait()
         torch.set_num_threads(own_threads)
 
     def outputs(self, images: Tensor, names: Collection[str]) -> dict[str, StudentOutput]:
@@ -200,8 +207,10 @@ def make_engine(
     return EagerEngine(ensemble, autocast)
 
 
-def _use_one_thread() -> None:
+def _use_one_thread(ready: Barrier) -> None:
+    torch.zeros(1_000_000).add_(1)  # Large enough to be computed in parallel.
     torch.set_num_threads(1)
+    ready.wait()
 
 
 def _leaf(tensor: Tensor) -> Tensor:
