@@ -75,11 +75,12 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
         parser.parse_args(["--help"])
     settings = [Setting("", name, value) for name, value in options if name not in FLAGS]
     if file is not None:
-        # The text is handed on, not the path: a pipe can be read only once.
+        # The text is handed on, not the path: a pipe can be read only once. The comment behind it keeps a
+        # text such as "data.root:" from being taken for a path.
         text, settings_of_file = _read_yaml(Path(file))
         settings = [*settings_of_file, *settings]
-        arguments = [f"--config={text}", *_without_positional(arguments)]
-    _refuse_unknown(settings, parser)
+        arguments = [f"--config={text}\n#", *_without_positional(arguments)]
+    _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
             config = _instantiate(parser, parser.parse_args(list(arguments)))
@@ -99,7 +100,7 @@ def config_from_mapping(mapping: dict[str, Any], where: str) -> Config:
     """Return the checked config of a nested mapping, as YAML or JSON holds it; `where` stands in errors."""
     parser = make_parser("train", "")
     settings = [Setting(where, name, value) for name, value in _leaves(mapping)]
-    _refuse_unknown(settings, parser)
+    _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
             config = _instantiate(parser, parser.parse_object(mapping))
@@ -207,15 +208,25 @@ def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _refuse_unknown(settings: Sequence[Setting], parser: ArgumentParser) -> None:
-    """Raise if a name is not a setting's in full, before jsonargparse sees it.
+def _refuse_unusable(settings: Sequence[Setting], parser: ArgumentParser) -> None:
+    """Raise if a setting must not reach jsonargparse, which would take it.
 
-    It would take abbreviations, whole sections as text, and `class_path`, for which it imports any module.
+    That is a name that is not a setting's in full: an abbreviation, a whole section as text, and `class_path`,
+    for which it imports any module; and null for a setting that admits none.
     """
-    names = {name for name, _ in _setting_types(Config)}
-    sections = _sections(names)
-    if not all(item.name in names or (item.name in sections and item.value == {}) for item in settings):
-        raise InputError("; ".join(_wrong_settings(settings, parser)))
+    types_by_name = dict(_setting_types(Config))
+    sections = _sections(types_by_name)
+    for setting in settings:
+        if setting.name in types_by_name:
+            usable = setting.value is not None or _admits_null(types_by_name[setting.name])
+        else:
+            usable = setting.name in sections and setting.value == {}
+        if not usable:
+            raise InputError("; ".join(_wrong_settings(settings, parser)))
+
+
+def _admits_null(kind: Any) -> bool:
+    return type(None) in get_args(kind)
 
 
 def _sections(names: Iterable[str]) -> set[str]:
@@ -236,7 +247,7 @@ def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iter
             near = difflib.get_close_matches(setting.name, types_by_name, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield f"{place}{option} is no setting{hint}"
-        elif not _accepted(setting, parser):
+        elif not _accepted(setting, types_by_name[setting.name], parser):
             allowed = _allowed(types_by_name[setting.name])
             yield f"{place}{option} must be {allowed}, not {_shown(setting.value)}"
 
@@ -251,7 +262,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _accepted(setting: Setting, parser: ArgumentParser) -> bool:
+def _accepted(setting: Setting, kind: Any, parser: ArgumentParser) -> bool:
+    if setting.value is None:
+        return _admits_null(kind)
     nested: Any = setting.value
     for part in reversed(setting.name.split(".")):
         nested = {part: nested}

@@ -26,7 +26,7 @@ def load_svhn(config: DataConfig) -> SourceData:
 
 
 def _labelled(path: Path) -> LabelledImages:
-    from scipy import io  # type: ignore[import-untyped]
+    from scipy import io
 
     try:
         content = io.loadmat(path, variable_names=["X", "y"])

@@ -24,8 +24,6 @@ from codistill.training.run import RunFolder, refuse_existing
 from codistill.training.signals import StopRequest
 from codistill.training.step import choose_engine
 
-FORECAST_IMAGES = 16
-
 
 def train(config: Config) -> Path:
     """Train all students of a config and return the finished run's folder.
@@ -141,23 +139,14 @@ def _announce(trainer: Trainer, path: Path) -> None:
         f"{training.device}, {training.threads} threads, engine {training.engine}"
     )
     display.costs(costs_of(config, data, trainer.ensemble))
-    size = min(training.batch_size, FORECAST_IMAGES, len(data.train_positions))
-    batch = next(
-        data.epoch(0, seed=config.seed, batch_size=size, device=trainer.fabric.device, dtype=trainer.dtype)
-    )
+    device, dtype = trainer.fabric.device, trainer.dtype
+    batch = next(data.epoch(0, seed=config.seed, batch_size=training.batch_size, device=device, dtype=dtype))
     moments = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2}[config.optimizer.name]
-    memory = forecast_memory(
-        trainer.ensemble, trainer.objective, batch, batch_size=training.batch_size, moments=moments
-    )
+    memory = forecast_memory(trainer.ensemble, trainer.objective, batch, moments=moments)
     assert training.threads is not None
     assert training.engine != "auto"
     seconds = forecast_step_seconds(
-        training.engine,
-        trainer.ensemble,
-        trainer.objective,
-        batch,
-        batch_size=training.batch_size,
-        threads=training.threads,
+        training.engine, trainer.ensemble, trainer.objective, batch, threads=training.threads
     )
     display.say(f"memory about {memory / 2**30:.2f} GiB for a step of {training.batch_size} images")
     display.forecast(seconds, trainer.steps_left)

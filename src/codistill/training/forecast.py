@@ -14,13 +14,16 @@ from codistill.models.ensemble import Ensemble
 from codistill.training.step import make_engine
 
 
-def forecast_memory(
-    ensemble: Ensemble, objective: nn.Module, batch: Batch, *, batch_size: int, moments: int
-) -> int:
+SAMPLE_IMAGES = 8
+LONG_ENOUGH = 0.25
+"""Seconds of a trial step that tell the speed."""
+
+
+def forecast_memory(ensemble: Ensemble, objective: nn.Module, batch: Batch, *, moments: int) -> int:
     """Return the bytes a step will hold: parameters, gradients, the optimiser's moments, activations.
 
-    The activations are those that a forward pass saves for the backward pass of `batch`, scaled to
-    `batch_size` images.
+    The activations are those that a forward pass saves for the backward pass, of some images of `batch`,
+    scaled to all.
     """
     ensemble, objective = copy.deepcopy(ensemble), copy.deepcopy(objective)
     saved: dict[int, int] = {}
@@ -30,16 +33,17 @@ def forecast_memory(
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    images = min(len(batch.labels), SAMPLE_IMAGES)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = ensemble(batch.images)
-        loss: Tensor = objective(outputs, batch.labels)["loss"]
+        outputs = ensemble(batch.images[:images])
+        loss: Tensor = objective(outputs, batch.labels[:images])["loss"]
     parameters = [*ensemble.parameters(), *objective.parameters()]
     element = parameters[0].element_size()
     numbers = count_parameters(ensemble) + count_parameters(objective)
     weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     activations = sum(size for pointer, size in saved.items() if pointer not in weights)
     del loss
-    return numbers * element * (2 + moments) + activations * batch_size // len(batch.labels)
+    return numbers * element * (2 + moments) + activations * len(batch.labels) // images
 
 
 def forecast_step_seconds(
@@ -48,13 +52,12 @@ def forecast_step_seconds(
     objective: nn.Module,
     batch: Batch,
     *,
-    batch_size: int,
     threads: int,
 ) -> float:
-    """Return the seconds of one step of `batch_size` images.
+    """Return the seconds of one step on `batch`.
 
-    A step of `batch` and one of a quarter of it are timed after a warm-up; the line through both gives what
-    a step costs apart from its images.
+    Parts of the batch are tried, each twice as large as the one before, until one takes long enough to
+    tell; its time is scaled to the whole batch.
     """
     ensemble, objective = copy.deepcopy(ensemble), copy.deepcopy(objective)
     trial = make_engine(engine, ensemble, threads=threads)
@@ -69,12 +72,15 @@ def forecast_step_seconds(
             torch.cuda.synchronize(batch.images.device)
         return time.perf_counter() - begin
 
-    large = len(batch.labels)
-    small = max(2, large // 4)
+    whole = len(batch.labels)
+    size = min(8, whole)
     try:
-        measure(large)
-        few, many = measure(small), measure(large)
+        measure(size)  # The first step of a size also chooses and compiles kernels.
+        seconds = measure(size)
+        while size < whole and seconds < LONG_ENOUGH:
+            size = min(2 * size, whole)
+            measure(size)
+            seconds = measure(size)
     finally:
         trial.close()
-    per_image = max(0.0, (many - few) / max(1, large - small))
-    return many + per_image * (batch_size - large)
+    return seconds * whole / size

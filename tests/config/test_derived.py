@@ -1,0 +1,85 @@
+"""Configs derived from a config: with the source's own values written out, and a student's baseline."""
+
+from dataclasses import replace
+
+import pytest
+
+from codistill.config import (
+    SOURCES,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    TrainingConfig,
+    baseline,
+    check,
+    completed,
+)
+from codistill.errors import InputError
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_completed_writes_out_what_the_source_decides(source: str) -> None:
+    data = completed(Config(data=DataConfig(source=source))).data  # type: ignore[arg-type]
+
+    digits = source in ("digits", "mnist", "svhn")
+    assert data.horizontal_flip is not digits
+    assert data.crop_padding == (1 if source == "digits" else 4)
+
+
+def test_completed_keeps_what_was_given_and_changes_nothing_else() -> None:
+    config = Config(seed=5, data=DataConfig(crop_padding=0, horizontal_flip=True))
+
+    assert completed(config) == config
+    assert completed(completed(Config())) == completed(Config())
+
+
+ENSEMBLE = Config(
+    seed=7,
+    data=DataConfig(validation_fraction=0.2),
+    model=ModelConfig(num_students=5, narrow_blocks=2),
+    objective=ObjectiveConfig(temperature=3.0),
+    training=TrainingConfig(
+        epochs=9,
+        pretraining_epochs=2,
+        stem_gradient="pseudo_teacher",
+        freeze_stem=True,
+        engine="parallel",
+    ),
+)
+
+
+def test_a_baseline_is_one_student_on_the_labels_with_a_stem_that_learns() -> None:
+    alone = check(baseline(ENSEMBLE, 5))
+
+    assert alone.model.trained_students == (5,)
+    weights = (
+        alone.objective.label_weight,
+        alone.objective.feature_weight,
+        alone.objective.distillation_weight,
+    )
+    assert weights == (1.0, 0.0, 0.0)
+    assert (alone.training.stem_gradient, alone.training.freeze_stem) == ("all", False)
+
+
+def test_a_baseline_keeps_everything_else() -> None:
+    alone = baseline(ENSEMBLE, 3)
+
+    for section in ("seed", "data", "optimizer", "schedule", "run"):
+        assert getattr(alone, section) == getattr(ENSEMBLE, section)
+    assert replace(alone.model, students=None) == ENSEMBLE.model
+    for name in ("epochs", "pretraining_epochs", "batch_size", "precision"):
+        assert getattr(alone.training, name) == getattr(ENSEMBLE.training, name)
+
+
+@pytest.mark.parametrize("student", [0, 6, -1])
+def test_a_baseline_of_a_student_that_is_not_there_is_refused(student: int) -> None:
+    with pytest.raises(InputError, match=rf"student {student} is not in this ensemble: choose one of 1, 2"):
+        baseline(ENSEMBLE, student)
+
+
+def test_a_baseline_of_a_student_that_is_not_trained_is_refused() -> None:
+    some = replace(ENSEMBLE, model=replace(ENSEMBLE.model, students=(1, 4)))
+
+    with pytest.raises(InputError, match="choose one of 1, 4"):
+        baseline(some, 2)

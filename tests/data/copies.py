@@ -1,0 +1,201 @@
+"""Small copies of every data source, each in the layout its files have in the wild.
+
+Each function writes below a folder and returns the settings of `DataConfig`, apart from `source`, that
+read it. Training images
+are `pixels(n, shape, seed=0)`, test images `pixels(n, shape, seed=1)`; image i has the label i % classes.
+"""
+
+import gzip
+import io
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+SPLITS = {"train": 0, "test": 1}
+CLASSES = ("kind0", "kind1", "kind2")
+
+
+def pixels(count: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def labels(count: int, num_classes: int) -> np.ndarray:
+    return np.arange(count) % num_classes
+
+
+def make_idx(
+    folder: Path, name: str = "fashion_mnist", per_class: int = 2, *, packed: bool = True, layout: str = ""
+) -> dict[str, Any]:
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    for prefix, seed in (("train", 0), ("t10k", 1)):
+        write_idx(place / f"{prefix}-images-idx3-ubyte", pixels(10 * per_class, (28, 28), seed), packed)
+        write_idx(place / f"{prefix}-labels-idx1-ubyte", labels(10 * per_class, 10), packed)
+    return {"root": str(folder)}
+
+
+def write_idx(path: Path, array: np.ndarray, packed: bool = False) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    if packed:
+        path = path.with_name(f"{path.name}.gz")
+        content = gzip.compress(content)
+    path.write_bytes(content)
+
+
+def make_cifar10(folder: Path, per_class: int = 2, *, layout: str = "cifar-10-batches-py") -> dict[str, Any]:
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    count = 10 * per_class
+    images = pixels(count, (32, 32, 3), 0)
+    for number, rows in enumerate(np.array_split(np.arange(count), 5), start=1):
+        batch = _cifar_batch(images[rows], labels(count, 10)[rows], b"labels")
+        write_python2_pickle(place / f"data_batch_{number}", batch)
+    batch = _cifar_batch(pixels(count, (32, 32, 3), 1), labels(count, 10), b"labels")
+    write_python2_pickle(place / "test_batch", batch)
+    names = [f"kind{label}".encode() for label in range(10)]
+    write_python2_pickle(place / "batches.meta", {b"label_names": names, b"num_vis": 3072})
+    return {"root": str(folder)}
+
+
+def make_cifar100(folder: Path, per_class: int = 1, *, layout: str = "cifar-100-python") -> dict[str, Any]:
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    count = 100 * per_class
+    for split, seed in SPLITS.items():
+        batch = _cifar_batch(pixels(count, (32, 32, 3), seed), labels(count, 100), b"fine_labels")
+        batch[b"coarse_labels"] = [0] * count
+        write_python2_pickle(place / split, batch)
+    names = [f"kind{label}".encode() for label in range(100)]
+    write_python2_pickle(place / "meta", {b"fine_label_names": names, b"coarse_label_names": [b"all"]})
+    return {"root": str(folder)}
+
+
+def _cifar_batch(images_NHWC: np.ndarray, labels_n: np.ndarray, key: bytes) -> dict[bytes, Any]:
+    return {
+        b"batch_label": b"a batch",
+        key: labels_n.tolist(),
+        b"data": np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2)).reshape(-1, 3072),
+        b"filenames": [f"{row}.png".encode() for row in range(len(labels_n))],
+    }
+
+
+class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
+    """Writes bytes as Python 2 wrote its text and NumPy by its name of then, as CIFAR's own files have it."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def save_text(self, text: bytes) -> None:
+        short = len(text) < 256
+        self.write((b"U" + bytes([len(text)]) if short else b"T" + struct.pack("<i", len(text))) + text)
+        self.memoize(text)
+
+    dispatch[bytes] = save_text
+
+    def save_global(self, value: Any, name: str | None = None) -> None:
+        module = value.__module__.replace("numpy._core", "numpy.core")
+        self.write(f"c{module}\n{name or value.__name__}\n".encode())
+        self.memoize(value)
+
+
+def write_python2_pickle(path: Path, content: Any) -> None:
+    with path.open("wb") as file:
+        _Python2Pickler(file, protocol=2).dump(content)
+
+
+def make_svhn(folder: Path, per_class: int = 2, *, layout: str = "") -> dict[str, Any]:
+    from scipy import io as matlab
+
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    count = 10 * per_class
+    for split, seed in SPLITS.items():
+        digits = labels(count, 10)
+        content = {
+            "X": pixels(count, (32, 32, 3), seed).transpose(1, 2, 3, 0),
+            "y": np.where(digits == 0, 10, digits).astype(np.uint8)[:, None],
+        }
+        matlab.savemat(place / f"{split}_32x32.mat", content, do_compression=True)
+    return {"root": str(folder)}
+
+
+def make_parquet(
+    folder: Path,
+    per_class: int = 2,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    size: tuple[int, int] = (32, 32),
+    channels: int = 3,
+    layout: str = "",
+) -> dict[str, Any]:
+    """Write a Hugging Face data set: columns img (an image, PNG) and label (named classes)."""
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    count = len(classes) * per_class
+    for split, seed in SPLITS.items():
+        images = [png(image) for image in pixels(count, (*size, channels), seed)]
+        path = place / f"{split}-00000-of-00001.parquet"
+        write_parquet(path, images, labels(count, len(classes)).tolist(), classes=classes)
+    return {"root": str(folder)}
+
+
+def write_parquet(
+    path: Path,
+    images: list[bytes | None],
+    labels_n: list[int | None],
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    label_columns: tuple[str, ...] = ("label",),
+    features: bool = True,
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"bytes": image, "path": None} for image in images]
+    image_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = pa.table(
+        {
+            "img": pa.array(rows, image_type),
+            **{name: pa.array(labels_n, pa.int64()) for name in label_columns},
+        }
+    )
+    if features:
+        label = {"names": list(classes), "_type": "ClassLabel"}
+        noted = {"img": {"_type": "Image"}, **dict.fromkeys(label_columns, label)}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": noted}})})
+    parquet.write_table(table, path)
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_folder(
+    folder: Path,
+    per_class: int = 2,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    size: tuple[int, int] = (32, 32),
+    channels: int = 3,
+    splits: tuple[str, ...] = ("train", "test"),
+    extension: str = "png",
+) -> dict[str, Any]:
+    """Write SPLIT/CLASS/NNN.png; with `splits=("",)` only training images, CLASS/NNN.png.
+
+    Within a class the pictures are in the order of `pixels`.
+    """
+    count = len(classes) * per_class
+    for seed, split in enumerate(splits):
+        for row, image in enumerate(pixels(count, (*size, channels), seed)):
+            place = folder / split / classes[row % len(classes)]
+            place.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+            picture.save(place / f"{row:03d}.{extension}")
+    return {"root": str(folder)}
