@@ -1,9 +1,15 @@
 """What every test has: a cache of its own, and a set of pictures that trains in seconds."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Threads that wait in a loop keep the cores from whoever else computes: on a busy machine tests of small
+# models take ten times as long. Read when torch loads, also by the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from copies import make_folder
 

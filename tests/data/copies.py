@@ -132,6 +132,7 @@ def make_parquet(
     size: tuple[int, int] = (32, 32),
     channels: int = 3,
     layout: str = "",
+    label_columns: tuple[str, ...] = ("label",),
 ) -> dict[str, Any]:
     """Write a Hugging Face data set: columns img (an image, PNG) and label (named classes)."""
     place = folder / layout
@@ -140,7 +141,9 @@ def make_parquet(
     for split, seed in SPLITS.items():
         images = [png(image) for image in pixels(count, (*size, channels), seed)]
         path = place / f"{split}-00000-of-00001.parquet"
-        write_parquet(path, images, labels(count, len(classes)).tolist(), classes=classes)
+        write_parquet(
+            path, images, labels(count, len(classes)).tolist(), classes=classes, label_columns=label_columns
+        )
     return {"root": str(folder)}
 
 

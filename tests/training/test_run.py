@@ -298,11 +298,11 @@ def test_a_baseline_starts_where_its_student_does_and_sees_its_batches(small_con
     first: dict[str, dict[str, torch.Tensor]] = {}
     original = Trainer.train_step
 
-    def train_step(self: Trainer, batch: Any) -> dict[str, float]:
+    def train_step(self: Trainer, batch: Any, phase: Any) -> dict[str, float]:
         name = str(self.config.run.name)
         first.setdefault(name, {key: value.clone() for key, value in self.ensemble.state_dict().items()})
         seen.setdefault(name, []).append(batch.images.clone())
-        return original(self, batch)
+        return original(self, batch, phase)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", train_step)

@@ -211,8 +211,8 @@ def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _refuse_unusable(settings: Sequence[Setting], parser: ArgumentParser) -> None:
     """Raise if a setting must not reach jsonargparse, which would take it.
 
-    That is a name that is not a setting's in full: an abbreviation, a whole section as text, and `class_path`,
-    for which it imports any module; and null for a setting that admits none.
+    That is a name that is not a setting's in full (an abbreviation, a whole section as text, `class_path`, 
+    for which it imports any module), and null for a setting that admits none.
     """
     types_by_name = dict(_setting_types(Config))
     sections = _sections(types_by_name)

@@ -64,9 +64,7 @@ class Display:
         if len(self._measured) == STEPS_BEFORE_CORRECTION:
             self.forecast(statistics.median(self._measured), steps_left, "measured over 20 steps")
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {terms['loss']:.3f}, {images / seconds:.0f} images/s", refresh=False
-            )
+            self._bar.set_postfix_str(f"{_summary(terms)}, {images / seconds:.0f} images/s", refresh=False)
             self._bar.update()
 
     def end_epoch(self) -> None:
@@ -103,6 +101,15 @@ def results_table(results: Mapping[str, Any]) -> str:
     headers = ["student", "parameters", "size %", "MACs", *(TITLES[variant] for variant in variants)]
     align = ("left",) + ("right",) * (len(headers) - 1)
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _summary(terms: Mapping[str, float]) -> str:
+    """Return the loss, and each kind of term summed over students."""
+    kinds: dict[str, float] = {}
+    for name, value in terms.items():
+        kind = name.partition("/")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + value
+    return " ".join(f"{kind} {value:.3f}" for kind, value in kinds.items())
 
 
 def _clock(seconds: float) -> str:

@@ -13,7 +13,6 @@ from codistill.models.cost import count_parameters
 from codistill.models.ensemble import Ensemble
 from codistill.training.step import make_engine
 
-
 SAMPLE_IMAGES = 8
 LONG_ENOUGH = 0.25
 """Seconds of a trial step that tell the speed."""

@@ -4,7 +4,6 @@ It trains an ensemble, a baseline (an ensemble of one) and the pretraining of S1
 others join). All it knows of an objective is `result["loss"]`.
 """
 
-import math
 import time
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,19 +14,20 @@ from torch import Tensor, nn
 
 from codistill.config import Config, ObjectiveConfig
 from codistill.data.loaders import Batch, Data
-from codistill.errors import DivergedError, InputError, Interrupted
+from codistill.errors import InputError, Interrupted, one_line
 from codistill.models.catalog import feature_channels
 from codistill.models.ensemble import Ensemble, StudentOutput
 from codistill.models.student_file import DeliveredModel, save_model
-from codistill.objectives.paper import PSEUDO_TEACHER, PaperObjective
+from codistill.objectives.paper import PaperObjective
 from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from codistill.training.display import Display
 from codistill.training.evaluate import TEACHER, accuracy, predict
 from codistill.training.optimizer import make_optimizer, make_plateau, rate_factor, set_learning_rate
+from codistill.training.phase import Phase, first_epoch, phase_of
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
 from codistill.training.signals import StopRequest
-from codistill.training.state import Progress
+from codistill.training.state import Progress, check_finite
 from codistill.training.step import make_engine
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -79,9 +79,7 @@ class Trainer:
         self.display = Display(silent=not fabric.is_global_zero)
         self.steps = data.batches_per_epoch(config.training.batch_size, fabric.world_size)
         self.epochs = config.training.pretraining_epochs + config.training.epochs
-        # A baseline of another student than S1 has no part in the pretraining: it begins where it would join.
-        joins_at = 0 if PSEUDO_TEACHER in ensemble.descriptions else config.training.pretraining_epochs
-        self.progress = Progress(epoch=joins_at)
+        self.progress = Progress(epoch=first_epoch(config.training, list(ensemble.descriptions)))
         self.agreed_stop = 0
         broadcast_state(fabric, [self.ensemble, self.objective])
 
@@ -101,11 +99,13 @@ class Trainer:
 
     def train_epoch(self) -> None:
         """Train on the batches of one epoch that are left."""
-        training, progress = self.config.training, self.progress
+        training, progress, phase = self.config.training, self.progress, self.phase
         self.ensemble.train()
-        if self.stem_is_frozen:
+        if phase.stem_is_frozen:
             self.ensemble.stem.eval()
-        title = f"{'pretraining' if self.pretrains else 'epoch'} {progress.epoch + 1}/{self.epochs}"
+        title = (
+            f"{'pretraining' if phase.name == 'pretraining' else 'epoch'} {progress.epoch + 1}/{self.epochs}"
+        )
         self.display.begin_epoch(title, steps=self.steps, done=progress.step)
         saved = began = time.monotonic()
         for batch in self.data.epoch(
@@ -117,7 +117,7 @@ class Trainer:
             device=self.fabric.device,
             dtype=self.dtype,
         ):
-            terms = self.train_step(batch)
+            terms = self.train_step(batch, phase)
             seconds, began = time.monotonic() - began, time.monotonic()
             progress.seconds += seconds
             self.display.step(terms, training.batch_size, seconds, self.steps_left)
@@ -127,9 +127,12 @@ class Trainer:
                 saved = began = time.monotonic()
         self.display.end_epoch()
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch, phase: Phase) -> dict[str, float]:
         """Take one step and return its named losses."""
-        factor = self.rate_factor()
+        pretrains = phase.name == "pretraining"
+        schedule, epochs = self.config.schedule, self.config.training.epochs
+        position = {"epoch": phase.epoch, "step": self.progress.step, "steps": self.steps}
+        factor = 1.0 if pretrains else rate_factor(schedule, epochs=epochs, **position)
         if factor is not None:
             set_learning_rate(self.optimizer, self.config.optimizer.lr * factor)
         images = self.images_of_step(self.progress.step)
@@ -138,9 +141,9 @@ class Trainer:
         result = self.engine.gradients(
             batch.images,
             batch.labels,
-            objective=self.pretraining_objective if self.pretrains else self.objective,
-            names=self.names,
-            senders=self.senders,
+            objective=self.pretraining_objective if pretrains else self.objective,
+            names=phase.students,
+            senders=phase.senders,
             scale=weight,
         )
         terms = dict(
@@ -149,7 +152,7 @@ class Trainer:
         terms, self.agreed_stop = average(
             self.fabric, [self.ensemble, self.objective], terms, weight=weight, stop=self.stop.signal_number
         )
-        self.check_finite(terms)
+        check_finite(terms, self.progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.add(terms, images)
@@ -157,10 +160,10 @@ class Trainer:
 
     def finish_epoch(self) -> None:
         """Validate, keep what is best so far, log, and write a checkpoint."""
-        progress = self.progress
+        progress, phase = self.progress, self.phase
         began = time.monotonic()
         validation = self.validate()
-        if self.plateau is not None and not self.pretrains:
+        if self.plateau is not None and phase.name == "joint":
             self.plateau.step(validation.get(TEACHER, next(iter(validation.values()))))
         for name, value in validation.items():
             # Of equally good epochs the latest counts: few validation images tie often.
@@ -169,7 +172,7 @@ class Trainer:
                 self.deliver(name, "best")
         record = {
             "epoch": progress.epoch + 1,
-            "phase": "pretraining" if self.pretrains else "joint",
+            "phase": phase.name,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images": progress.images,
             "train": progress.means(),
@@ -186,32 +189,15 @@ class Trainer:
         self.save()
 
     @property
-    def pretrains(self) -> bool:
-        """Whether the stem and S1 are training alone."""
-        return self.progress.epoch < self.config.training.pretraining_epochs
-
-    @property
-    def names(self) -> list[str]:
-        """The students that train now, S1 first."""
-        return [PSEUDO_TEACHER] if self.pretrains else list(self.ensemble.descriptions)
+    def phase(self) -> Phase:
+        """Who trains now."""
+        return phase_of(self.config.training, list(self.ensemble.descriptions), self.progress.epoch)
 
     @property
     def members(self) -> list[str]:
         """All that are delivered: the students and, where there are several, the teacher."""
         students = list(self.ensemble.descriptions)
         return [*students, TEACHER] if len(students) > 1 else students
-
-    @property
-    def stem_is_frozen(self) -> bool:
-        """Whether the stem keeps still now; it never does while S1 is pretrained."""
-        return self.config.training.freeze_stem and not self.pretrains
-
-    @property
-    def senders(self) -> list[str]:
-        """The students whose gradient reaches the stem now."""
-        if self.stem_is_frozen:
-            return []
-        return [PSEUDO_TEACHER] if self.config.training.stem_gradient == "pseudo_teacher" else self.names
 
     @property
     def steps_left(self) -> float:
@@ -221,18 +207,6 @@ class Trainer:
         evaluated = epochs * len(self.data.validation_positions) + len(self.data.test)
         return epochs * self.steps - self.progress.step + EVALUATION_COST * evaluated / size
 
-    def rate_factor(self) -> float | None:
-        """Return what the learning rate is multiplied by in the next step, `None` to leave it."""
-        if self.pretrains:
-            return 1.0
-        return rate_factor(
-            self.config.schedule,
-            epochs=self.config.training.epochs,
-            epoch=self.progress.epoch - self.config.training.pretraining_epochs,
-            step=self.progress.step,
-            steps=self.steps,
-        )
-
     def images_of_step(self, step: int) -> int:
         """Return how many images all processes see in a step of the epoch."""
         size = self.config.training.batch_size
@@ -241,7 +215,7 @@ class Trainer:
     def outputs(self, images: Tensor) -> dict[str, StudentOutput]:
         """Return the outputs of the students that train now, for an evaluation that can be stopped."""
         self.stop_if_asked()
-        return self.engine.outputs(images, self.names)
+        return self.engine.outputs(images, self.phase.students)
 
     def validate(self) -> dict[str, float]:
         """Return the validation accuracy of every member that trains now; empty without such images."""
@@ -267,22 +241,6 @@ class Trainer:
         folder = self.run.students / variant
         folder.mkdir(exist_ok=True)
         save_model(model, folder / name)
-
-    def check_finite(self, terms: dict[str, float]) -> None:
-        """Raise `DivergedError` unless the step's loss is finite."""
-        if math.isfinite(terms["loss"]):
-            return
-        culprit = next(
-            (name for name, value in terms.items() if name != "loss" and not math.isfinite(value)), "loss"
-        )
-        term, _, student = culprit.partition("/")
-        value = terms[culprit]
-        raise DivergedError(
-            f"step {self.progress.step + 1} of epoch {self.progress.epoch + 1}: the loss is not finite:"
-            f" {term}{f' of {student}' if student else ''} is {value}; the last good checkpoint is kept in"
-            f" {self.run.checkpoints if self.run else 'the run'}; a lower optimizer.lr or a longer"
-            " schedule.warmup_epochs may help"
-        )
 
     def stop_if_asked(self) -> None:
         """Save and raise `Interrupted` if a signal came; several processes act when all know of it."""
@@ -318,19 +276,26 @@ class Trainer:
         for file in torn:
             self.display.say(f"{file}: cannot be read and is passed over")
         if state is not None:
-            if state["data"] != self.data.fingerprint():
+            if state.get("data") != self.data.fingerprint():
                 raise InputError(
                     f"{path}: the data have changed since the run was started; it cannot go on with them"
                 )
-            self.progress = Progress.from_state_dict(state["progress"])
-            self.ensemble.load_state_dict(state["ensemble"])
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.plateau is not None:
-                self.plateau.load_state_dict(state["plateau"])
-            torch.set_rng_state(state["generator"])
+            try:
+                self.load_state(state)
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: its checkpoint is not of this run: {one_line(error)}") from None
         if self.run is not None:
             self.run.trim_metrics(self.progress.epoch)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over everything that `save` wrote."""
+        self.progress = Progress.from_state_dict(state["progress"])
+        self.ensemble.load_state_dict(state["ensemble"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+        torch.set_rng_state(state["generator"])
 
 
 def _placed(module: AnyModule, device: torch.device, dtype: torch.dtype) -> AnyModule:

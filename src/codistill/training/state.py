@@ -1,7 +1,11 @@
 """Where a run stands: all that changes while it trains, to and from a checkpoint."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from codistill.errors import DivergedError
 
 
 @dataclass
@@ -51,3 +55,17 @@ class Progress:
         """Return what `state_dict` gave."""
         best = {name: (epoch, accuracy) for name, (epoch, accuracy) in state["best"].items()}
         return cls(**{**state, "best": best})
+
+
+def check_finite(terms: Mapping[str, float], progress: Progress) -> None:
+    """Raise `DivergedError`, which names step, term and student, unless a step's loss is finite."""
+    if math.isfinite(terms["loss"]):
+        return
+    infinite = (name for name, value in terms.items() if name != "loss" and not math.isfinite(value))
+    culprit = next(infinite, "loss")
+    term, _, student = culprit.partition("/")
+    raise DivergedError(
+        f"step {progress.step + 1} of epoch {progress.epoch + 1}: the loss is not finite:"
+        f" {term}{f' of {student}' if student else ''} is {terms[culprit]}; the last good checkpoint is kept;"
+        " a lower optimizer.lr or a longer schedule.warmup_epochs may help"
+    )
