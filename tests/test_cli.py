@@ -229,6 +229,20 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(words: list[str], small_conf
     assert (process.returncode, err) == (130, f"stopped; continue with: codistill resume {run_folder}\n")
 
 
+def test_a_full_disk_gets_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device", "runs/x")
+
+    monkeypatch.setattr("codistill.atomic.os.fsync", full)
+    status, _, err = run(capsys, "train", *words)
+    assert status == 2
+    assert err.startswith("codistill: error: ")
+    assert err.endswith("No space left on device\n")
+    assert err.count("\n") == 1
+
+
 def test_python_names_are_what_they_say() -> None:
     assert set(dir(codistill)) == set(codistill.__all__)
     for name in codistill.__all__:

@@ -50,10 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         print("stopped at once; what was saved before is kept", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # The reader of a table, such as head, has seen enough.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.close()
-        status = 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # The reader of a table, such as head, has seen enough.
+            with contextlib.suppress(OSError):
+                sys.stdout.close()
+            sys.exit(0)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"codistill: error: {place}{error.strerror or one_line(error)}", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 
@@ -223,15 +227,14 @@ def _take_option(
 
 
 def _config_of_run(words: list[str]) -> list[str]:
-    """Let a run folder stand for its config; a baseline gets a folder of its own beside it."""
-    file, _ = split_arguments(words)
-    if file is None or not Path(file).is_dir():
-        return words
-    if not (Path(file) / "config.yaml").is_file():
-        raise InputError(f"{file}: is no run folder: it has no config.yaml")
+    """Let a run folder stand for its config; a baseline gets a folder of its own beside the ensemble's."""
+    file, options = split_arguments(words)
     rest = list(words)
-    rest[rest.index(file)] = str(Path(file) / "config.yaml")
-    if not any(word.split("=")[0] == "--run.name" for word in rest):
+    if file is not None and Path(file).is_dir():
+        if not (Path(file) / "config.yaml").is_file():
+            raise InputError(f"{file}: is no run folder: it has no config.yaml")
+        rest[rest.index(file)] = str(Path(file) / "config.yaml")
+    if not any(name == "run.name" for name, _ in options):
         rest += ["--run.name", "null"]
     return rest
 

@@ -32,7 +32,7 @@ def test_commas_in_brackets_belong_to_the_value(text: str, values: list[str]) ->
 
 @pytest.mark.parametrize("text", ["0,", ",0", "0,,1", ","])
 def test_an_empty_value_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="--seed: .* holds an empty value"):
+    with pytest.raises(InputError, match=r"--seed: .* holds an empty value"):
         split_values("seed", text)
 
 

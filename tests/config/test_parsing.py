@@ -159,7 +159,8 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     ("data: &a {b: *a}", "c.yaml line 1: *a is an alias; every value must be written out"),
     (
         "1: 2\nnull: 3\ntrue: 2",
-        "c.yaml line 1: 1 is no setting; c.yaml line 2: null is no setting; c.yaml line 3: true is no setting",
+        "c.yaml line 1: 1 is no setting; c.yaml line 2: null is no setting;"
+        " c.yaml line 3: true is no setting",
     ),
     ("- 1", "c.yaml: must hold settings such as 'training: {epochs: 10}'"),
     ("hello", "c.yaml: must hold settings such as 'training: {epochs: 10}'"),

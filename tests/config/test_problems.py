@@ -143,7 +143,7 @@ def test_the_same_check_stops_a_config_made_in_python(changes: dict[str, Any]) -
         {"data.source": "folder", "data.root": "x", "data.image_size": 1},
         NO_VALIDATION | {"data.validation_fraction": 0.9, "schedule.name": "plateau"},
         {"model.num_students": 1},
-        {"model.students": (2, 5)},
+        {"model.students": (2, 5), "objective.feature_weight": 0.0},
         {"objective.label_weight": 0.0},
         {"optimizer.momentum": 0.0, "optimizer.nesterov": False},
         {"optimizer.name": "adam", "optimizer.momentum": 0.0},

@@ -15,7 +15,6 @@ from codistill.models.catalog import (
     feature_channels,
 )
 from codistill.models.cost import count_parameters, student_costs
-from codistill.models.ensemble import Ensemble
 
 # Walawalkar et al. 2020, table 1: parameters as a share of S1's, in percent, with heads of 10 classes.
 TABLE_1: dict[str, list[float]] = {
@@ -97,9 +96,7 @@ def test_the_ladder_of_four() -> None:
     assert widths(num_students=4) == [(16, 32, 64), (12, 24, 48), (8, 16, 32), (4, 8, 16)]
 
 
-@pytest.mark.parametrize(
-    ("narrow_blocks", "s5"), [(1, (16, 32, 12)), (2, (16, 6, 12)), (3, (3, 6, 12))]
-)
+@pytest.mark.parametrize(("narrow_blocks", "s5"), [(1, (16, 32, 12)), (2, (16, 6, 12)), (3, (3, 6, 12))])
 def test_only_the_last_blocks_are_narrowed_and_compared(
     narrow_blocks: Literal[1, 2, 3], s5: tuple[int, ...]
 ) -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import described, tiny_batch, tiny_ensemble
 from torch import nn
 
 from codistill.models.cost import count_macs, count_parameters, measure_latency, student_costs
 from codistill.models.ensemble import Classifier, Ensemble
+from tiny import described, tiny_batch, tiny_ensemble
 
 
 def macs_by_hand(widths: tuple[int, ...], in_channels: int, size: int, classes: int) -> int:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import CLASSES, described, tiny_batch, tiny_ensemble, with_statistics
 from torch import nn
 
 from codistill.models.cifar_resnet import Branch
 from codistill.models.ensemble import Classifier, Ensemble, StudentOutput, mean_logits
+from tiny import CLASSES, described, tiny_batch, tiny_ensemble, with_statistics
 
 
 def test_outputs_have_their_shapes() -> None:
@@ -129,7 +129,9 @@ class TestInitialWeights:
         reordered = tiny_ensemble(("S3", "S1"))
 
         expected = {
-            name: tensor for name, tensor in together.state_dict().items() if "S1" not in name and "S2" not in name
+            name: tensor
+            for name, tensor in together.state_dict().items()
+            if "S1" not in name and "S2" not in name
         }
         assert alone.state_dict().keys() == expected.keys()
         for name, tensor in expected.items():

@@ -24,7 +24,7 @@ def test_ten_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
     subprocess.run(
         codistill("train", str(CONFIG), *settings, "--run.name=alone"), check=True, stdout=subprocess.DEVNULL
     )
-    # A checkpoint a second lets lives of a few seconds get on. The moments are from the start, import included.
+    # A checkpoint a second lets lives of a few seconds get on. They count from the start, import included.
     settings += ["--training.checkpoint_minutes=0.015", "--run.name=killed"]
     run = tmp_path / "killed"
     moments = random.Random(0)

@@ -284,6 +284,51 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config: Config) -> None:
     assert not (run / "results.json").exists()
 
 
+def test_weights_that_are_not_finite_are_not_saved(small_config: Config) -> None:
+    original = Trainer.finish_epoch
+
+    def finish_epoch(self: Trainer) -> None:
+        if self.progress.epoch == 1:
+            with torch.no_grad():
+                self.ensemble.get_parameter("students.S2.head.weight")[0, 0] = torch.nan
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "finish_epoch", finish_epoch)
+        with pytest.raises(DivergedError, match="step 4 of epoch 2: the weights of S2 are not finite"):
+            codistill.train(small_config)
+    run = Path(small_config.run.folder) / "run"
+    state, _ = checkpoint.load_newest_checkpoint(run / "checkpoints")
+    assert state is not None
+    assert state["progress"]["epoch"] == 1
+    assert all(value.isfinite().all() for value in state["ensemble"].values())
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with signal_at(5, signal.SIGINT, monkeypatch), pytest.raises(Interrupted):
+        codistill.train(small_config)
+    run = Path(small_config.run.folder) / "run"
+    state, _ = checkpoint.load_newest_checkpoint(run / "checkpoints")
+    assert state is not None
+    del state["ensemble"]["students.S2.head.weight"]
+    checkpoint.save_checkpoint(run / "checkpoints", state, step=6, keep=9)
+    with pytest.raises(InputError, match=r"its checkpoint is not of this run: .*S2\.head\.weight") as error:
+        codistill.resume(run)
+    assert "\n" not in str(error.value)
+
+
+def test_double_precision_is_kept(small_config: Config) -> None:
+    config = replace(small_config, training=replace(small_config.training, precision="64-true", epochs=1))
+    run = codistill.train(config)
+    student = load_student(run, 2, "last")
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float64}
+    table = evaluate_run(run, load_config(run / "config.yaml").data)
+    row = next(line for line in table.splitlines() if line.startswith("| S2 "))
+    assert f"{100 * results(run)['students']['S2']['last']['test_accuracy']:.2f}" in row
+
+
 def test_changed_data_are_noticed(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     with signal_at(5, signal.SIGINT, monkeypatch), pytest.raises(Interrupted):
         codistill.train(small_config)

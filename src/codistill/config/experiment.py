@@ -33,8 +33,14 @@ class Config:
             for name, message in getattr(self, section).problems():
                 yield f"{section}.{name}", message
         students = self.model.students
-        if self.training.stem_gradient == "pseudo_teacher" and students is not None and 1 not in students:
+        without_s1 = students is not None and 1 not in students and not list(self.model.problems())
+        if self.training.stem_gradient == "pseudo_teacher" and without_s1:
             yield "training.stem_gradient", "pseudo_teacher needs S1 among model.students"
+        if self.objective.feature_weight and without_s1:
+            yield (
+                "objective.feature_weight",
+                "must be 0 without S1 among model.students, whose maps it compares",
+            )
         if self.schedule.name == "plateau" and self.data.validation_fraction == 0:
             yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"
         if self.schedule.warmup_epochs >= self.training.epochs:

@@ -5,19 +5,19 @@ which file and line it stands, what is allowed and what it resembles.
 """
 
 import difflib
-import types
-import typing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from codistill.config.experiment import Config, check
+from codistill.config.kinds import admits_null, allowed_values, setting_types, shown
+from codistill.config.yaml_file import Setting, leaves, read_yaml
 from codistill.errors import InputError, one_line
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -33,15 +33,6 @@ REFUSALS = (
     yaml.YAMLError,
 )
 """What jsonargparse raises for settings that it cannot take."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting as the user wrote it: where, its dotted name and its value."""
-
-    where: str
-    name: str
-    value: Any
 
 
 def make_parser(command: str, description: str) -> ArgumentParser:
@@ -77,7 +68,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
     if file is not None:
         # The text is handed on, not the path: a pipe can be read only once. The comment behind it keeps a
         # text such as "data.root:" from being taken for a path.
-        text, settings_of_file = _read_yaml(Path(file))
+        text, settings_of_file = read_yaml(Path(file))
         settings = [*settings_of_file, *settings]
         arguments = [f"--config={text}\n#", *_without_positional(arguments)]
     _refuse_unusable(settings, parser)
@@ -99,7 +90,7 @@ def load_config(file: str | Path) -> Config:
 def config_from_mapping(mapping: dict[str, Any], where: str) -> Config:
     """Return the checked config of a nested mapping, as YAML or JSON holds it; `where` stands in errors."""
     parser = make_parser("train", "")
-    settings = [Setting(where, name, value) for name, value in _leaves(mapping)]
+    settings = [Setting(where, name, value) for name, value in leaves(mapping)]
     _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
@@ -163,70 +154,21 @@ def _checked(config: Config, settings: Sequence[Setting]) -> Config:
     return check(config)
 
 
-def _read_yaml(file: Path) -> tuple[str, list[Setting]]:
-    """Return a YAML file's text and its settings with their lines, or raise if it holds none."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        # A value that stands for another can hold itself, or a million copies of it.
-        aliases = [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
-        root = None if aliases else yaml.compose(text, Loader=yaml.SafeLoader)
-        content = None if aliases else yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is no YAML file: {one_line(error)}") from None
-    if aliases:
-        mark = aliases[0].start_mark
-        where = f"{file} line {mark.line + 1}" if mark else str(file)
-        raise InputError(f"{where}: *{aliases[0].anchor} is an alias; every value must be written out")
-    if not isinstance(root, yaml.MappingNode) or not isinstance(content, dict):
-        raise InputError(f"{file}: must hold settings such as 'training: {{epochs: 10}}'")
-    try:
-        return text, list(_settings_of(root, file, "", set()))
-    except RecursionError as error:
-        raise InputError(f"{file}: is no YAML file: {one_line(error)}") from None
-
-
-def _settings_of(node: yaml.MappingNode, file: Path, prefix: str, seen: set[str]) -> Iterator[Setting]:
-    for key, value in node.value:
-        name = f"{prefix}{getattr(key, 'value', '?')}"
-        where = f"{file} line {key.start_mark.line + 1}"
-        if name in seen:
-            raise InputError(f"{where}: {name} stands here a second time")
-        seen.add(name)
-        if isinstance(value, yaml.MappingNode) and value.value:
-            yield from _settings_of(value, file, f"{name}.", seen)
-        else:
-            yield Setting(where, name, yaml.SafeLoader("").construct_object(value, deep=True))
-
-
-def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _refuse_unusable(settings: Sequence[Setting], parser: ArgumentParser) -> None:
     """Raise if a setting must not reach jsonargparse, which would take it.
 
-    That is a name that is not a setting's in full (an abbreviation, a whole section as text, `class_path`, 
+    That is a name that is not a setting's in full (an abbreviation, a whole section as text, `class_path`,
     for which it imports any module), and null for a setting that admits none.
     """
-    types_by_name = dict(_setting_types(Config))
+    types_by_name = dict(setting_types(Config))
     sections = _sections(types_by_name)
     for setting in settings:
         if setting.name in types_by_name:
-            usable = setting.value is not None or _admits_null(types_by_name[setting.name])
+            usable = setting.value is not None or admits_null(types_by_name[setting.name])
         else:
             usable = setting.name in sections and setting.value == {}
         if not usable:
             raise InputError("; ".join(_wrong_settings(settings, parser)))
-
-
-def _admits_null(kind: Any) -> bool:
-    return type(None) in get_args(kind)
 
 
 def _sections(names: Iterable[str]) -> set[str]:
@@ -234,7 +176,7 @@ def _sections(names: Iterable[str]) -> set[str]:
 
 
 def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iterator[str]:
-    types_by_name = dict(_setting_types(Config))
+    types_by_name = dict(setting_types(Config))
     sections = _sections(types_by_name)
     for setting in settings:
         place = f"{setting.where}: " if setting.where else ""
@@ -242,29 +184,19 @@ def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iter
         if setting.name in sections:
             if setting.value != {}:
                 example = next(name for name in types_by_name if name.startswith(f"{setting.name}."))
-                yield f"{place}{option} must hold settings such as {example}, not {_shown(setting.value)}"
+                yield f"{place}{option} must hold settings such as {example}, not {shown(setting.value)}"
         elif setting.name not in types_by_name:
             near = difflib.get_close_matches(setting.name, types_by_name, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield f"{place}{option} is no setting{hint}"
         elif not _accepted(setting, types_by_name[setting.name], parser):
-            allowed = _allowed(types_by_name[setting.name])
-            yield f"{place}{option} must be {allowed}, not {_shown(setting.value)}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # A whole number of more than 4,300 digits, say.
-        return "so large a value"
-    return text if len(text) <= 200 else f"{text[:199]}…"
+            allowed = allowed_values(types_by_name[setting.name])
+            yield f"{place}{option} must be {allowed}, not {shown(setting.value)}"
 
 
 def _accepted(setting: Setting, kind: Any, parser: ArgumentParser) -> bool:
     if setting.value is None:
-        return _admits_null(kind)
+        return admits_null(kind)
     nested: Any = setting.value
     for part in reversed(setting.name.split(".")):
         nested = {part: nested}
@@ -277,27 +209,3 @@ def _accepted(setting: Setting, kind: Any, parser: ArgumentParser) -> bool:
     except REFUSALS:
         return False
     return True
-
-
-def _setting_types(section: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, kind in get_type_hints(section).items():
-        if is_dataclass(kind):
-            yield from _setting_types(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", kind
-
-
-def _allowed(kind: Any) -> str:
-    """Say in words what values a type admits."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    if kind in words:
-        return words[kind]
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return f"one of {', '.join(str(argument) for argument in arguments)}"
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_allowed(argument) for argument in arguments)
-    if origin is tuple:
-        count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)} values"
-        return f"a list{count}, each {_allowed(arguments[0])}"
-    return str(kind)

@@ -103,6 +103,7 @@ class StreamedImages:
             batch_sampler=[batch.tolist() for batch in positions],
             num_workers=workers,
             collate_fn=_stacked,
+            generator=torch.Generator(),  # Else it would draw from the one that the students may use.
             worker_init_fn=_ignore_interrupts,
         )
         for images in loader:

@@ -94,7 +94,8 @@ def load_model(path: Path) -> DeliveredModel:
             f"{weights_file}: holds no weights of {contents.name} as {description_file} describes it:"
             f" {len(differing)} tensors differ, the first is {differing[0]!r}"
         )
-    ensemble.to_empty(device="cpu").load_state_dict(tensors)
+    precision = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else None
+    ensemble.to_empty(device="cpu").to(precision).load_state_dict(tensors)
     model = DeliveredModel(
         ensemble, name=contents.name, classes=contents.classes, preprocessing=contents.preprocessing
     )

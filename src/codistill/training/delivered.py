@@ -90,7 +90,8 @@ def evaluate_model(
             return {model.name: StudentOutput(model(batch), ())}
 
     batches = itertools.chain.from_iterable(
-        plain_batches(part, model.preprocessing, workers=workers) for part in parts
+        plain_batches(part, model.preprocessing, workers=workers, dtype=next(model.parameters()).dtype)
+        for part in parts
     )
     labels, predictions = predict(outputs, batches)
     return Evaluation(images=len(labels), accuracy=accuracy(predictions[model.name], labels))

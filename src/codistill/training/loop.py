@@ -27,7 +27,7 @@ from codistill.training.phase import Phase, first_epoch, phase_of
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
 from codistill.training.signals import StopRequest
-from codistill.training.state import Progress, check_finite
+from codistill.training.state import Progress, check_finite, check_finite_weights
 from codistill.training.step import make_engine
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -161,6 +161,7 @@ class Trainer:
     def finish_epoch(self) -> None:
         """Validate, keep what is best so far, log, and write a checkpoint."""
         progress, phase = self.progress, self.phase
+        check_finite_weights(self.ensemble, progress)
         began = time.monotonic()
         validation = self.validate()
         if self.plateau is not None and phase.name == "joint":
@@ -252,6 +253,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of everything that changes."""
+        check_finite_weights(self.ensemble, self.progress)
         if self.run is None:
             return
         state: dict[str, Any] = {

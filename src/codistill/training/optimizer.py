@@ -81,4 +81,6 @@ def make_plateau(config: ScheduleConfig, optimizer: Optimizer) -> ReduceLROnPlat
     """Return the schedule that follows the validation accuracy, where the config asks for it."""
     if config.name != "plateau":
         return None
-    return ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
+    return ReduceLROnPlateau(
+        optimizer, mode="max", factor=config.factor, patience=config.patience, threshold=0.0
+    )

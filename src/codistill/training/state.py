@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import nn
+
 from codistill.errors import DivergedError
 
 
@@ -69,3 +71,17 @@ def check_finite(terms: Mapping[str, float], progress: Progress) -> None:
         f" {term}{f' of {student}' if student else ''} is {terms[culprit]}; the last good checkpoint is kept;"
         " a lower optimizer.lr or a longer schedule.warmup_epochs may help"
     )
+
+
+def check_finite_weights(ensemble: nn.Module, progress: Progress) -> None:
+    """Raise `DivergedError`, which names the student or the stem, unless all weights are finite.
+
+    A finite loss may still have sent them away in the last step; such weights must not be saved.
+    """
+    for name, parameter in ensemble.named_parameters():
+        if not parameter.isfinite().all():
+            owner = name.split(".")[1] if name.startswith("students.") else "the stem"
+            raise DivergedError(
+                f"step {progress.step} of epoch {progress.epoch + 1}: the weights of {owner} are not finite;"
+                " the last good checkpoint is kept; a lower optimizer.lr may help"
+            )

@@ -1,0 +1,48 @@
+"""Which settings there are, what each admits, and how to say so."""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def setting_types(section: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the type of every setting of a section and those within it."""
+    for name, kind in get_type_hints(section).items():
+        if is_dataclass(kind):
+            yield from setting_types(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind
+
+
+def allowed_values(kind: Any) -> str:
+    """Say in words what values a type admits."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    if kind in words:
+        return words[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(str(argument) for argument in arguments)}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(allowed_values(argument) for argument in arguments)
+    if origin is tuple:
+        count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)} values"
+        return f"a list{count}, each {allowed_values(arguments[0])}"
+    return str(kind)
+
+
+def admits_null(kind: Any) -> bool:
+    """Say whether a setting of this type may be null."""
+    return type(None) in get_args(kind)
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message quotes it."""
+    if value is None:
+        return "null"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # A whole number of more than 4,300 digits, say.
+        return "so large a value"
+    return text if len(text) <= 200 else f"{text[:199]}…"
