@@ -145,7 +145,7 @@ def test_a_description_survives_json_types() -> None:
         ({"num_classes": 10**7}, "num_classes must be"),
         ({"compared_blocks": 4}, "compared_blocks must be at most 3, not 4"),
         ({"compared_blocks": None}, "compared_blocks must be"),
-        ({"widths": [16, 32]}, "widths must be 3 whole numbers"),
+        ({"widths": [16, 32]}, "widths must be 3 whole numbers, each at least 1, not"),
         ({"widths": [16, 32, 0]}, "widths must be"),
         ({"widths": [16, 32, 10**9]}, "widths must be"),
         ({"widths": "abc"}, "widths must be"),

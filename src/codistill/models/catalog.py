@@ -9,8 +9,11 @@ from torch import nn
 from codistill.config import ModelConfig
 from codistill.errors import InputError
 from codistill.models import cifar_resnet
+from codistill.models.architecture import BLOCKS, Architecture, Stem
 
-DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 44, 56, 110, 1202)}
+ARCHITECTURES: dict[str, Architecture] = {
+    **cifar_resnet.ARCHITECTURES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +24,9 @@ class StudentDescription:
         architecture: A name of the catalog.
         in_channels: Channels of the images, 1 or 3.
         num_classes: Classes told apart.
-        widths: Channels of the three blocks.
+        widths: The family's width parameters, in the order of the blocks.
         compared_blocks: Blocks, from the last, whose maps are compared with the pseudo teacher's.
+        stem: How the network begins.
     """
 
     architecture: str
@@ -30,6 +34,7 @@ class StudentDescription:
     num_classes: int
     widths: tuple[int, ...]
     compared_blocks: int = 3
+    stem: Stem = "small"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the description as JSON has it."""
@@ -41,30 +46,27 @@ class StudentDescription:
         numbers: dict[str, Any] = {
             name: data.get(name) for name in ("in_channels", "num_classes", "compared_blocks")
         }
-        for name, number in numbers.items():
+        for field, number in numbers.items():
             if type(number) is not int or not 1 <= number <= 1_000_000:
-                raise InputError(f"{name} must be a whole number above 0, not {number!r}")
-        widths = data.get("widths")
-        blocks = len(cifar_resnet.BLOCK_CHANNELS)
-        if (
-            not isinstance(widths, list)
-            or len(widths) != blocks
-            or not all(type(width) is int and 1 <= width <= 100_000 for width in widths)
-        ):
-            raise InputError(f"widths must be {blocks} whole numbers above 0, not {widths!r}")
-        if numbers["compared_blocks"] > blocks:
-            raise InputError(f"compared_blocks must be at most {blocks}, not {numbers['compared_blocks']}")
-        architecture = data.get("architecture")
-        if not isinstance(architecture, str) or architecture not in DEPTHS:
+                raise InputError(f"{field} must be a whole number above 0, not {number!r}")
+        if numbers["compared_blocks"] > BLOCKS:
+            raise InputError(f"compared_blocks must be at most {BLOCKS}, not {numbers['compared_blocks']}")
+        name = data.get("architecture")
+        if not isinstance(name, str) or name not in ARCHITECTURES:
             raise InputError(
-                f"architecture {architecture!r} is unknown: it must be one of {', '.join(DEPTHS)}"
+                f"architecture {name!r} is unknown: it must be one of {', '.join(ARCHITECTURES)}"
             )
-        return cls(**{**numbers, "architecture": architecture, "widths": tuple(widths)})
+        architecture = ARCHITECTURES[name]
+        stem = data.get("stem", "small")
+        if stem not in architecture.stems:
+            raise InputError(f"stem of {name} must be {' or '.join(architecture.stems)}, not {stem!r}")
+        widths = _widths(name, data.get("widths"))
+        return cls(**{**numbers, "architecture": name, "widths": widths, "stem": stem})
 
-
-def narrowed(channels: int, student: int, num_students: int) -> int:
-    """Return c · (N - j) // N, the paper's linear ladder, for student number j + 1 of N."""
-    return channels * (num_students - (student - 1)) // num_students
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether the student draws random numbers when it is trained."""
+        return ARCHITECTURES[self.architecture].draws_random_numbers
 
 
 def describe_students(
@@ -75,18 +77,15 @@ def describe_students(
     Raises:
         InputError: A student would have a layer without channels.
     """
+    architecture = ARCHITECTURES[config.name]
     students = {}
     for student in config.trained_students:
-        full = len(cifar_resnet.BLOCK_CHANNELS) - config.narrow_blocks
-        widths = tuple(
-            channels if block < full else narrowed(channels, student, config.num_students)
-            for block, channels in enumerate(cifar_resnet.BLOCK_CHANNELS)
-        )
-        if min(widths) < 1:
+        widths = architecture.narrowed_widths(student, config.num_students, config.narrow_blocks)
+        if not _wide_enough(architecture, widths):
+            most = _most_students(architecture, config.narrow_blocks)
             raise InputError(
-                f"model.num_students {config.num_students} leaves S{student} of {config.name} a block with no"
-                f" channels: its narrowed blocks have {cifar_resnet.BLOCK_CHANNELS[full]} channels or more at"
-                f" full width, so at most {cifar_resnet.BLOCK_CHANNELS[full]} students are possible"
+                f"model.num_students {config.num_students} leaves S{student} of {config.name} a layer with no"
+                f" channels: at most {most} students are possible"
             )
         students[f"S{student}"] = StudentDescription(
             architecture=config.name,
@@ -100,14 +99,13 @@ def describe_students(
 
 def build_stem(description: StudentDescription) -> nn.Module:
     """Build the stem that students of this description share: images → the stem's output."""
-    return cifar_resnet.Stem(description.in_channels)
+    return ARCHITECTURES[description.architecture].build_stem(description.in_channels, description.stem)
 
 
 def build_branch(description: StudentDescription) -> nn.Module:
     """Build what a student has of its own: the stem's output → (logits, feature maps)."""
-    return cifar_resnet.Branch(
-        depth=DEPTHS[description.architecture],
-        widths=description.widths,
+    return ARCHITECTURES[description.architecture].build_branch(
+        description.widths,
         num_classes=description.num_classes,
         compared_blocks=description.compared_blocks,
     )
@@ -115,4 +113,34 @@ def build_branch(description: StudentDescription) -> nn.Module:
 
 def feature_channels(description: StudentDescription) -> tuple[int, ...]:
     """Return the channels of the maps that are compared, first to last."""
-    return description.widths[-description.compared_blocks :]
+    channels = ARCHITECTURES[description.architecture].feature_channels(description.widths)
+    return channels[-description.compared_blocks :]
+
+
+def _widths(name: str, widths: object) -> tuple[int, ...]:
+    smallest = ARCHITECTURES[name].smallest_widths
+    if (
+        not isinstance(widths, list)
+        or len(widths) != len(smallest)
+        or not all(
+            type(width) is int and least <= width <= 100_000
+            for width, least in zip(widths, smallest, strict=True)
+        )
+    ):
+        least = str(smallest[0]) if len(set(smallest)) == 1 else f"those of {list(smallest)}"
+        raise InputError(
+            f"widths must be {len(smallest)} whole numbers, each at least {least}, not {widths!r}"
+        )
+    return tuple(widths)
+
+
+def _wide_enough(architecture: Architecture, widths: tuple[int, ...]) -> bool:
+    pairs = zip(widths, architecture.smallest_widths, strict=True)
+    return all(width >= least for width, least in pairs)
+
+
+def _most_students(architecture: Architecture, narrow_blocks: int) -> int:
+    most = 1
+    while _wide_enough(architecture, architecture.narrowed_widths(most + 1, most + 1, narrow_blocks)):
+        most += 1
+    return most

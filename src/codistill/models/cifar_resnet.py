@@ -6,9 +6,13 @@ Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from codistill.models import architecture
+from codistill.models.architecture import Outputs, narrowed_blocks
 
 STEM_CHANNELS = 16
 BLOCK_CHANNELS = (16, 32, 64)
@@ -84,7 +88,7 @@ class Branch(nn.Module):
         self.head = nn.Linear(in_channels, num_classes)
         self.compared_blocks = compared_blocks
 
-    def forward(self, stem_output: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, stem_output: Tensor) -> Outputs:
         """Return logits [B, K] and the last compared blocks' maps, each [B, C_b, H_b, W_b]."""
         features = []
         x = stem_output
@@ -92,3 +96,36 @@ class Branch(nn.Module):
             x = block(x)
             features.append(x)
         return self.head(x.mean(dim=(2, 3))), tuple(features[-self.compared_blocks :])
+
+
+@dataclass(frozen=True)
+class CifarResNet:
+    """A ResNet of so many layers; its widths are the channels of the three blocks."""
+
+    depth: int
+    widths: tuple[int, ...] = BLOCK_CHANNELS
+    smallest_widths: tuple[int, ...] = (1, 1, 1)
+    stems: tuple[architecture.Stem, ...] = ("small",)
+    draws_random_numbers: bool = False
+
+    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the widths of student number 1 … N."""
+        return narrowed_blocks(self.widths, student, num_students, narrow_blocks)
+
+    def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
+        """Return the channels of the three blocks' maps."""
+        first, second, third = widths
+        return first, second, third
+
+    def build_stem(self, in_channels: int, stem: architecture.Stem) -> nn.Module:
+        """Build images [B, C, H, W] → [B, 16, H, W]."""
+        return Stem(in_channels)
+
+    def build_branch(self, widths: Sequence[int], *, num_classes: int, compared_blocks: int) -> nn.Module:
+        """Build [B, 16, H, W] → logits [B, K] and maps."""
+        return Branch(
+            depth=self.depth, widths=widths, num_classes=num_classes, compared_blocks=compared_blocks
+        )
+
+
+ARCHITECTURES = {f"cifar_resnet{depth}": CifarResNet(depth) for depth in (20, 32, 44, 56, 110, 1202)}

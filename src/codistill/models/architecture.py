@@ -1,0 +1,72 @@
+"""What a network says of itself, so that it can be trained as one stem and several students.
+
+An architecture is a network of fixed depth whose widths are numbers: the stem stays at full width, and three
+blocks behind it are built at the widths that a student has. A family is a file with such a class and its
+members.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+Stem = Literal["imagenet", "small"]
+"""How a network begins: as for ImageNet, halving the image early, or with a 3×3 convolution of stride 1."""
+
+BLOCKS = 3
+"""Blocks behind the stem; students are compared block by block."""
+
+
+class Architecture(Protocol):
+    """One network, cut into a stem and three blocks plus a head.
+
+    Shapes: B batch, C channels, H height, W width, K classes.
+    """
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The family's own width parameters, as S1 has them, in the order of the blocks."""
+
+    @property
+    def smallest_widths(self) -> tuple[int, ...]:
+        """The least that each of the widths may be."""
+
+    @property
+    def stems(self) -> tuple[Stem, ...]:
+        """The stems that there are."""
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether a student draws random numbers when it is trained, for dropout say."""
+
+    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the widths of student number 1 … N with only the last `narrow_blocks` blocks narrowed."""
+
+    def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
+        """Return C of the three blocks' maps at these widths."""
+
+    def build_stem(self, in_channels: int, stem: Stem) -> nn.Module:
+        """Build images [B, C, H, W] → the stem's output."""
+
+    def build_branch(self, widths: Sequence[int], *, num_classes: int, compared_blocks: int) -> nn.Module:
+        """Build the stem's output → logits [B, K] and the last compared blocks' maps, first to last."""
+
+
+def narrowed(channels: int, student: int, num_students: int) -> int:
+    """Return c · (N - j) // N, the paper's linear ladder, for student number j + 1 of N."""
+    return channels * (num_students - (student - 1)) // num_students
+
+
+def narrowed_blocks(
+    widths: Sequence[int], student: int, num_students: int, narrow_blocks: int
+) -> tuple[int, ...]:
+    """Return the widths, one a block, with those of the last `narrow_blocks` on the paper's ladder."""
+    full = len(widths) - narrow_blocks
+    return tuple(
+        width if block < full else narrowed(width, student, num_students)
+        for block, width in enumerate(widths)
+    )
+
+
+Outputs = tuple[Tensor, tuple[Tensor, ...]]
+"""A branch's logits and feature maps."""
