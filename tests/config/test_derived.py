@@ -27,8 +27,35 @@ def test_completed_writes_out_what_the_source_decides(source: str) -> None:
     assert data.crop_padding == (1 if source == "digits" else 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "image_size", "stem"),
+    [
+        ("resnet18", 32, "small"),
+        ("resnet18", 64, "small"),
+        ("resnet18", 65, "imagenet"),
+        ("efficientnet_b0", 224, "imagenet"),
+        ("cifar_resnet20", 224, "small"),
+        ("densenet_bc_k12", None, "small"),
+    ],
+)
+def test_completed_chooses_the_stem_by_the_images(name: str, image_size: int | None, stem: str) -> None:
+    data = DataConfig(source="folder", root="x", image_size=image_size)
+    config = Config(data=data, model=ModelConfig(name=name))  # type: ignore[arg-type]
+
+    assert completed(check(config)).model.stem == stem
+    assert completed(completed(config)) == completed(config)
+
+
+def test_completed_keeps_a_stem_that_was_given() -> None:
+    config = Config(model=ModelConfig(name="resnet18", stem="imagenet"))
+
+    assert completed(config).model.stem == "imagenet"
+
+
 def test_completed_keeps_what_was_given_and_changes_nothing_else() -> None:
-    config = Config(seed=5, data=DataConfig(crop_padding=0, horizontal_flip=True))
+    config = Config(
+        seed=5, data=DataConfig(crop_padding=0, horizontal_flip=True), model=ModelConfig(stem="small")
+    )
 
     assert completed(config) == config
     assert completed(completed(Config())) == completed(Config())

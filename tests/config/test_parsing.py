@@ -4,11 +4,12 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from codistill.config import Config
+from codistill.config.model import ModelName
 from codistill.config.parsing import config_from_mapping, load_config, make_parser, parse_config
 from codistill.errors import InputError
 
@@ -134,8 +135,7 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     ("data: {normalize: 2}", "c.yaml line 1: data.normalize must be true or false, not 2"),
     (
         "model: {name: resnet}",
-        "c.yaml line 1: model.name must be one of cifar_resnet20, cifar_resnet32, cifar_resnet44,"
-        " cifar_resnet56, cifar_resnet110, cifar_resnet1202, not 'resnet'",
+        f"c.yaml line 1: model.name must be one of {', '.join(get_args(ModelName))}, not 'resnet'",
     ),
     (
         "optimizer: {betas: [1, 2, 3]}",

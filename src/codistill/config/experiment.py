@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from codistill.config.data import SOURCES, DataConfig
-from codistill.config.model import ModelConfig
+from codistill.config.model import LARGEST_SMALL_IMAGE, ModelConfig
 from codistill.config.objective import ObjectiveConfig
 from codistill.config.problems import Problem, in_range
 from codistill.config.training import OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
@@ -41,6 +42,12 @@ class Config:
                 "objective.feature_weight",
                 "must be 0 without S1 among model.students, whose maps it compares",
             )
+        if self.model.stem == "auto" and self.model.has_imagenet_stem and _image_size(self.data) is None:
+            yield (
+                "model.stem",
+                f"must be imagenet or small for {self.model.name}, or data.image_size given: only the files"
+                f" of {self.data.source} tell how large its images are",
+            )
         if self.schedule.name == "plateau" and self.data.validation_fraction == 0:
             yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"
         if self.schedule.warmup_epochs >= self.training.epochs:
@@ -56,7 +63,7 @@ def check(config: Config) -> Config:
 
 
 def completed(config: Config) -> Config:
-    """Return the config with what its source decides written out, so that a saved one says all."""
+    """Return the config with what its source and images decide written out, so that a saved one says all."""
     facts = SOURCES[config.data.source]
     data = config.data
     return replace(
@@ -66,7 +73,23 @@ def completed(config: Config) -> Config:
             crop_padding=facts.crop_padding if data.crop_padding is None else data.crop_padding,
             horizontal_flip=facts.horizontal_flip if data.horizontal_flip is None else data.horizontal_flip,
         ),
+        model=replace(config.model, stem=_stem(config)),
     )
+
+
+def _stem(config: Config) -> Literal["auto", "imagenet", "small"]:
+    if config.model.stem != "auto":
+        return config.model.stem
+    if not config.model.has_imagenet_stem:
+        return "small"
+    size = _image_size(config.data)
+    if size is None:
+        return "auto"
+    return "small" if size <= LARGEST_SMALL_IMAGE else "imagenet"
+
+
+def _image_size(data: DataConfig) -> int | None:
+    return SOURCES[data.source].image_size or data.image_size
 
 
 def baseline(config: Config, student: int) -> Config:

@@ -2,18 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from codistill.config import ModelConfig
 from codistill.errors import InputError
-from codistill.models import cifar_resnet
 from codistill.models.architecture import BLOCKS, Architecture, Stem
 
-ARCHITECTURES: dict[str, Architecture] = {
-    **cifar_resnet.ARCHITECTURES,
+FAMILIES = {
+    "cifar_resnet": tuple(f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
+    "densenet_bc": ("densenet_bc_k12", "densenet_bc_k24", "densenet_bc_k40"),
+    "resnet": (
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"),
+    ),
+    "densenet": ("densenet121", "densenet169", "densenet201"),
+    "efficientnet": tuple(f"efficientnet_b{number}" for number in range(8)),
 }
+"""The networks of each module beside this one. It is imported when one is used: torchvision takes seconds."""
+
+ARCHITECTURES = tuple(name for names in FAMILIES.values() for name in names)
+
+
+def architecture_of(name: str) -> Architecture:
+    """Return a network of the catalog."""
+    family = next(family for family, names in FAMILIES.items() if name in names)
+    architecture: Architecture = import_module(f"codistill.models.{family}").ARCHITECTURES[name]
+    return architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +73,7 @@ class StudentDescription:
             raise InputError(
                 f"architecture {name!r} is unknown: it must be one of {', '.join(ARCHITECTURES)}"
             )
-        architecture = ARCHITECTURES[name]
+        architecture = architecture_of(name)
         stem = data.get("stem", "small")
         if stem not in architecture.stems:
             raise InputError(f"stem of {name} must be {' or '.join(architecture.stems)}, not {stem!r}")
@@ -66,7 +83,7 @@ class StudentDescription:
     @property
     def draws_random_numbers(self) -> bool:
         """Whether the student draws random numbers when it is trained."""
-        return ARCHITECTURES[self.architecture].draws_random_numbers
+        return architecture_of(self.architecture).draws_random_numbers
 
 
 def describe_students(
@@ -77,7 +94,8 @@ def describe_students(
     Raises:
         InputError: A student would have a layer without channels.
     """
-    architecture = ARCHITECTURES[config.name]
+    architecture = architecture_of(config.name)
+    stem = _stem(config, architecture)
     students = {}
     for student in config.trained_students:
         widths = architecture.narrowed_widths(student, config.num_students, config.narrow_blocks)
@@ -93,18 +111,19 @@ def describe_students(
             num_classes=num_classes,
             widths=widths,
             compared_blocks=config.narrow_blocks,
+            stem=stem,
         )
     return students
 
 
 def build_stem(description: StudentDescription) -> nn.Module:
     """Build the stem that students of this description share: images → the stem's output."""
-    return ARCHITECTURES[description.architecture].build_stem(description.in_channels, description.stem)
+    return architecture_of(description.architecture).build_stem(description.in_channels, description.stem)
 
 
 def build_branch(description: StudentDescription) -> nn.Module:
     """Build what a student has of its own: the stem's output → (logits, feature maps)."""
-    return ARCHITECTURES[description.architecture].build_branch(
+    return architecture_of(description.architecture).build_branch(
         description.widths,
         num_classes=description.num_classes,
         compared_blocks=description.compared_blocks,
@@ -113,12 +132,20 @@ def build_branch(description: StudentDescription) -> nn.Module:
 
 def feature_channels(description: StudentDescription) -> tuple[int, ...]:
     """Return the channels of the maps that are compared, first to last."""
-    channels = ARCHITECTURES[description.architecture].feature_channels(description.widths)
+    channels = architecture_of(description.architecture).feature_channels(description.widths)
     return channels[-description.compared_blocks :]
 
 
+def _stem(config: ModelConfig, architecture: Architecture) -> Stem:
+    if config.stem != "auto":
+        return config.stem
+    if len(architecture.stems) > 1:
+        raise ValueError(f"model.stem of {config.name} is still open: codistill.config.completed chooses it")
+    return architecture.stems[0]
+
+
 def _widths(name: str, widths: object) -> tuple[int, ...]:
-    smallest = ARCHITECTURES[name].smallest_widths
+    smallest = architecture_of(name).smallest_widths
     if (
         not isinstance(widths, list)
         or len(widths) != len(smallest)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from codistill.errors import InputError
 from codistill.models.catalog import StudentDescription, build_branch, build_stem
 from codistill.randomness import derive_seed
 
@@ -50,6 +51,11 @@ class Ensemble(nn.Module):
         stem_output = self.stem(images)
         return {name: StudentOutput(*student(stem_output)) for name, student in self.students.items()}
 
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether a student draws random numbers when it is trained."""
+        return any(description.draws_random_numbers for description in self.descriptions.values())
+
     def selected(self, names: Iterable[str]) -> "Ensemble":
         """Return an ensemble of the named students; stem and students are this one's, not copies."""
         descriptions = {name: self.descriptions[name] for name in names}
@@ -58,6 +64,19 @@ class Ensemble(nn.Module):
         selection.stem = self.stem
         selection.students = nn.ModuleDict({name: self.students[name] for name in descriptions})
         return selection
+
+
+def refuse_small_images(description: StudentDescription, height: int, width: int) -> None:
+    """Raise `InputError` if nothing of images of so many pixels would be left at the end of the network."""
+    with torch.device("meta"), torch.no_grad():
+        network = Ensemble({"S1": description})
+        try:
+            network(torch.empty(2, description.in_channels, height, width))
+        except RuntimeError:
+            raise InputError(
+                f"images of {height}×{width} pixels are too small for {description.architecture} with the"
+                f" {description.stem} stem"
+            ) from None
 
 
 def mean_logits(outputs: Mapping[str, StudentOutput]) -> Tensor:
