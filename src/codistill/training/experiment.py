@@ -11,9 +11,9 @@ from safetensors.torch import save
 from codistill.atomic import write_atomically
 from codistill.config import Config, check, completed
 from codistill.data.loaders import Data, load_data
-from codistill.models.catalog import describe_students
+from codistill.models.catalog import architecture_of, describe_students
 from codistill.models.cost import StudentCost, student_costs
-from codistill.models.ensemble import Ensemble
+from codistill.models.ensemble import Ensemble, refuse_small_images
 from codistill.models.student_file import load_model
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
@@ -75,16 +75,21 @@ def with_execution(config: Config, fabric: Fabric) -> Config:
         device=fabric.device,
         students=len(config.model.trained_students),
         threads=threads,
+        draws_random_numbers=architecture_of(config.model.name).draws_random_numbers,
     )
     device: Any = fabric.device.type
     return replace(config, training=replace(config.training, device=device, threads=threads, engine=engine))
 
 
 def build_ensemble(config: Config, data: Data) -> Ensemble:
-    """Return the stem and all trained students with their initial weights."""
-    students = describe_students(
-        config.model, in_channels=data.preprocessing.channels, num_classes=len(data.classes)
-    )
+    """Return the stem and all trained students with their initial weights.
+
+    Raises:
+        InputError: The images are too small, or students are too many, for the network.
+    """
+    shape = data.preprocessing
+    students = describe_students(config.model, in_channels=shape.channels, num_classes=len(data.classes))
+    refuse_small_images(next(iter(students.values())), shape.height, shape.width)
     return Ensemble(students, seed=config.seed)
 
 

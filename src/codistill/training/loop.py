@@ -19,6 +19,7 @@ from codistill.models.catalog import feature_channels
 from codistill.models.ensemble import Ensemble, StudentOutput
 from codistill.models.student_file import DeliveredModel, save_model
 from codistill.objectives.paper import PaperObjective
+from codistill.randomness import derive_seed
 from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from codistill.training.display import Display
 from codistill.training.evaluate import TEACHER, accuracy, predict
@@ -145,6 +146,9 @@ class Trainer:
             names=phase.students,
             senders=phase.senders,
             scale=weight,
+            draw_seed=derive_seed(
+                self.config.seed, self.progress.epoch, self.progress.step, self.fabric.global_rank
+            ),
         )
         terms = dict(
             zip(result, torch.stack([term.detach() for term in result.values()]).tolist(), strict=True)

@@ -15,7 +15,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from codistill.errors import InputError
 from codistill.models.ensemble import Ensemble, StudentOutput
+from codistill.randomness import derive_seed
 
 Objective = Callable[[Mapping[str, StudentOutput], Tensor], dict[str, Tensor]]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -36,6 +38,7 @@ class Engine(Protocol):
         names: Collection[str],
         senders: Collection[str],
         scale: float = 1.0,
+        draw_seed: int = 0,
     ) -> dict[str, Tensor]:
         """Add the gradients of `scale` · loss to every parameter's and return the objective's terms.
 
@@ -46,6 +49,7 @@ class Engine(Protocol):
             names: The students that take part.
             senders: Those whose gradient reaches the stem; none leaves it as it is.
             scale: Factor on the gradients, not on the terms that are returned.
+            draw_seed: The step's seed, from which each student that draws random numbers gets its own.
         """
 
     def close(self) -> None:
@@ -74,20 +78,29 @@ class EagerEngine:
         names: Collection[str],
         senders: Collection[str],
         scale: float = 1.0,
+        draw_seed: int = 0,
     ) -> dict[str, Tensor]:
         """Add the gradients of `scale` · loss to every parameter's and return the objective's terms."""
         with self.autocast():
             with torch.set_grad_enabled(bool(senders)):
                 stem_output = self.ensemble.stem(images)
             outputs = {
-                name: StudentOutput(
-                    *self.ensemble.students[name](stem_output if name in senders else stem_output.detach())
+                name: self._student_output(
+                    name, stem_output if name in senders else stem_output.detach(), draw_seed
                 )
                 for name in names
             }
             result = objective(outputs, labels)
         (scale * result["loss"]).backward()
         return result
+
+    def _student_output(self, name: str, stem_output: Tensor, draw_seed: int) -> StudentOutput:
+        student = self.ensemble.students[name]
+        if not self.ensemble.descriptions[name].draws_random_numbers:
+            return StudentOutput(*student(stem_output))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(draw_seed, "draws", name))
+            return StudentOutput(*student(stem_output))
 
     def close(self) -> None:
         """Release nothing."""
@@ -104,9 +117,14 @@ class ParallelEngine:
         ensemble: The students; none may draw random numbers in its forward pass.
         threads: Students that run at once.
         autocast: Context in which outputs are computed.
+
+    Raises:
+        ValueError: A student draws random numbers.
     """
 
     def __init__(self, ensemble: Ensemble, threads: int, autocast: Autocast = nullcontext) -> None:
+        if ensemble.draws_random_numbers:
+            raise ValueError("students that draw random numbers share a generator and cannot run at once")
         self.ensemble = ensemble
         self.autocast = autocast
         # A thread that has not computed yet takes over whatever count was set last, in any thread. So each
@@ -142,6 +160,7 @@ class ParallelEngine:
         names: Collection[str],
         senders: Collection[str],
         scale: float = 1.0,
+        draw_seed: int = 0,
     ) -> dict[str, Tensor]:
         """Add the gradients of `scale` · loss to every parameter's and return the objective's terms."""
         with self.autocast(), torch.set_grad_enabled(bool(senders)):
@@ -186,12 +205,28 @@ class ParallelEngine:
 
 
 def choose_engine(
-    engine: Literal["auto", "eager", "parallel"], *, device: torch.device, students: int, threads: int
+    engine: Literal["auto", "eager", "parallel"],
+    *,
+    device: torch.device,
+    students: int,
+    threads: int,
+    draws_random_numbers: bool,
 ) -> Literal["eager", "parallel"]:
-    """Return the engine to use: parallel on a CPU that has threads for several students, else eager."""
+    """Return the engine to use: parallel on a CPU that has threads for several students, else eager.
+
+    Raises:
+        InputError: The parallel engine is asked for, and the students draw random numbers: torch has one
+            generator on a CPU, so that their order would decide what each of them draws.
+    """
+    if engine == "parallel" and draws_random_numbers:
+        raise InputError(
+            "training.engine must be eager or auto, not parallel: the students of this network draw random"
+            " numbers, which needs them one after another"
+        )
     if engine != "auto":
         return engine
-    return "parallel" if device.type == "cpu" and students > 1 and threads > 1 else "eager"
+    beside = device.type == "cpu" and students > 1 and threads > 1 and not draws_random_numbers
+    return "parallel" if beside else "eager"
 
 
 def make_engine(
