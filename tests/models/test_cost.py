@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from codistill.models.cost import count_macs, count_parameters, measure_latency, student_costs
+from codistill.models.cost import (
+    activation_bytes,
+    count_macs,
+    count_parameters,
+    measure_latency,
+    saved_bytes,
+    student_costs,
+)
 from codistill.models.ensemble import Classifier, Ensemble
 from tiny import described, tiny_batch, tiny_ensemble
 
@@ -93,3 +100,22 @@ def test_latency_stops_when_its_time_is_over() -> None:
     measure_latency(model, torch.zeros(1), rounds=1000, seconds=0.0)
 
     assert model.calls == 6  # Three to warm up, three measured.
+
+
+def test_what_is_saved_for_the_backward_pass_is_counted_by_hand() -> None:
+    network = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    images = torch.zeros(2, 5)
+
+    # The first layer keeps its input, the ReLU its output, which is also the second layer's input.
+    assert saved_bytes(lambda: network(images), network.parameters()) == 4 * 2 * (5 + 7)
+
+
+def test_activations_of_an_image_are_counted_without_memory_as_with_it() -> None:
+    ensemble = tiny_ensemble()
+    images, _ = tiny_batch(2)
+
+    expected = saved_bytes(lambda: ensemble(images), ensemble.parameters())
+
+    assert activation_bytes(ensemble.descriptions, (1, 8, 8)) == expected // 2
+    alone = activation_bytes({"S3": ensemble.descriptions["S3"]}, (1, 8, 8))
+    assert 0 < alone < expected // 4

@@ -1,15 +1,16 @@
-"""What a student costs: parameters, multiply-accumulates, latency.
+"""What a student costs: parameters, multiply-accumulates, memory for training, latency.
 
 Shapes: B batch, C channels, H height, W width.
 """
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.models.catalog import StudentDescription
@@ -33,6 +34,31 @@ def count_macs(module: nn.Module, image_shape_CHW: tuple[int, int, int]) -> int:
         module.eval()(image)
     module.train(was_training)
     return counter.get_total_flops() // 2
+
+
+def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
+    """Return the bytes that a forward pass saves for its backward pass, parameters not counted."""
+    saved: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        # By storage, since views share one; kept, so that none is freed and its place taken by another.
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    own = {parameter.untyped_storage()._cdata for parameter in parameters}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own)
+
+
+def activation_bytes(
+    descriptions: Mapping[str, StudentDescription], image_shape_CHW: tuple[int, int, int]
+) -> int:
+    """Return the bytes that training these students on the stem holds for each image of a batch."""
+    with torch.device("meta"):
+        ensemble = Ensemble(descriptions)
+        images = torch.empty(2, *image_shape_CHW)  # Batch norm refuses one image that has shrunk to a pixel.
+        return saved_bytes(lambda: ensemble(images), ensemble.parameters()) // 2
 
 
 @dataclass(frozen=True, kw_only=True)

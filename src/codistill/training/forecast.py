@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from codistill.data.loaders import Batch
-from codistill.models.cost import count_parameters
+from codistill.models.cost import count_parameters, saved_bytes
 from codistill.models.ensemble import Ensemble
 from codistill.training.step import make_engine
 
@@ -25,24 +24,16 @@ def forecast_memory(ensemble: Ensemble, objective: nn.Module, batch: Batch, *, m
     scaled to all.
     """
     ensemble, objective = copy.deepcopy(ensemble), copy.deepcopy(objective)
-    saved: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     images = min(len(batch.labels), SAMPLE_IMAGES)
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = ensemble(batch.images[:images])
-        loss: Tensor = objective(outputs, batch.labels[:images])["loss"]
+
+    def forward() -> Tensor:
+        loss: Tensor = objective(ensemble(batch.images[:images]), batch.labels[:images])["loss"]
+        return loss
+
     parameters = [*ensemble.parameters(), *objective.parameters()]
-    element = parameters[0].element_size()
+    activations = saved_bytes(forward, parameters)
     numbers = count_parameters(ensemble) + count_parameters(objective)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    activations = sum(size for pointer, size in saved.items() if pointer not in weights)
-    del loss
-    return numbers * element * (2 + moments) + activations * len(batch.labels) // images
+    return numbers * parameters[0].element_size() * (2 + moments) + activations * len(batch.labels) // images
 
 
 def forecast_step_seconds(
