@@ -89,6 +89,7 @@ def config(tmp_path: Path) -> Config:
     return Config(
         data=DataConfig(source="folder", crop_padding=1, image_size=8, **data),
         model=ModelConfig(name="efficientnet_b0", num_students=3, students=(2, 3)),
+        objective=ObjectiveConfig(feature_weight=0.0),
         training=TrainingConfig(epochs=2, batch_size=6, threads=2, device="cpu"),
         run=RunConfig(folder=str(tmp_path / "runs"), name="whole"),
     )
