@@ -210,7 +210,7 @@ def choose_engine(
     device: torch.device,
     students: int,
     threads: int,
-    draws_random_numbers: bool,
+    draws_random_numbers: bool = False,
 ) -> Literal["eager", "parallel"]:
     """Return the engine to use: parallel on a CPU that has threads for several students, else eager.
 
