@@ -90,6 +90,18 @@ def test_conditions_must_agree(make_run: MakeRun, dotted: str, value: Any, ours:
     assert message.endswith(f" against {ours}")
 
 
+def test_a_run_from_before_stems_had_names_is_one_with_a_small_stem(make_run: MakeRun) -> None:
+    ensemble = make_run("e", FIVE)
+    file = ensemble / "config.yaml"
+    file.write_text(file.read_text().replace("  stem: auto\n", ""))
+    assert "  stem:" not in file.read_text()
+    named = make_run("b", [60], student=3, changes={"model.stem": "small"})
+    other = make_run("c", [60], student=3, changes={"model.stem": "imagenet"})
+
+    assert set(pair([read_run(ensemble), read_run(named)]).baselines) == {(3, 0)}
+    assert 'model.stem is "imagenet" against "small"' in refusal(ensemble, other)
+
+
 def test_a_named_source_may_lie_anywhere_and_another_may_not(make_run: MakeRun) -> None:
     def roots(source: str) -> list[Path]:
         place = {"data.source": source, "data.root": "here"}

@@ -97,6 +97,8 @@ def _conditions(run: RunRecord) -> dict[str, Any]:
         for name, value in _flat(run.config).items()
         if name != "seed" and name not in EXECUTION and not name.startswith(("run.", *METHOD))
     }
+    # Runs from before there was a choice are of networks that have the small stem alone.
+    conditions.setdefault("model.stem", "small")
     # Elsewhere the folder says which images they are; of these sources it only says where they lie.
     if conditions.get("data.source") in DOWNLOADABLE:
         conditions["data.root"] = None
