@@ -95,9 +95,7 @@ def config(tmp_path: Path) -> Config:
     )
 
 
-def test_a_stopped_run_that_draws_goes_on_bit_for_bit(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_that_draws_goes_on_bit_for_bit(config: Config) -> None:
     whole = experiment.train(config)
 
     class Stopped(Exception):  # noqa: N818 - not an error
@@ -109,10 +107,10 @@ def test_a_stopped_run_that_draws_goes_on_bit_for_bit(
             raise Stopped
 
     original = experiment.Trainer.finish_epoch
-    monkeypatch.setattr(experiment.Trainer, "finish_epoch", finish_epoch)
-    with pytest.raises(Stopped):
-        experiment.train(replace(config, run=replace(config.run, name="stopped")))
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Trainer, "finish_epoch", finish_epoch)
+        with pytest.raises(Stopped):
+            experiment.train(replace(config, run=replace(config.run, name="stopped")))
     torch.rand(7)
     stopped = experiment.resume(whole.parent / "stopped")
 
