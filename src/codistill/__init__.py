@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codistill.config import Config
+    from codistill.config import Config, baseline
     from codistill.config.parsing import load_config
     from codistill.errors import DivergedError, InputError, Interrupted
     from codistill.models.ensemble import Ensemble
     from codistill.results.compare import compare
-    from codistill.training.delivered import load_student
+    from codistill.training.delivered import evaluate, load_student
     from codistill.training.experiment import resume, train
 
 __all__ = [
@@ -21,7 +21,9 @@ __all__ = [
     "Ensemble",
     "InputError",
     "Interrupted",
+    "baseline",
     "compare",
+    "evaluate",
     "load_config",
     "load_student",
     "resume",
@@ -34,7 +36,9 @@ _MODULES = {
     "Ensemble": "codistill.models.ensemble",
     "InputError": "codistill.errors",
     "Interrupted": "codistill.errors",
+    "baseline": "codistill.config",
     "compare": "codistill.results.compare",
+    "evaluate": "codistill.training.delivered",
     "load_config": "codistill.config.parsing",
     "load_student": "codistill.training.delivered",
     "resume": "codistill.training.experiment",

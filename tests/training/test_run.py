@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import yaml
 from safetensors.torch import load_file
 
 import codistill
+from codistill.cli import main
 from codistill.config import Config, baseline
 from codistill.config.parsing import load_config
 from codistill.data.loaders import load_data
 from codistill.errors import DivergedError, InputError, Interrupted
 from codistill.models.ensemble import mean_logits
 from codistill.training import checkpoint, experiment
-from codistill.training.delivered import delivered_names, evaluate_run, load_student
+from codistill.training.delivered import delivered_names, evaluate, load_student
 from codistill.training.loop import Trainer
 
 
@@ -249,6 +251,60 @@ def test_the_newest_good_checkpoint_is_found(
     assert_same_run(run, finished)
 
 
+def test_unreadable_checkpoints_do_not_start_a_run_again(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with signal_at(9, signal.SIGINT, monkeypatch), pytest.raises(Interrupted):
+        codistill.train(small_config)
+    run = Path(small_config.run.folder) / "run"
+    logged = (run / "metrics.jsonl").read_bytes()
+    for file in (run / "checkpoints").iterdir():
+        file.write_bytes(b"torn")
+    with pytest.raises(InputError, match="cannot be read, nor can any other checkpoint"):
+        codistill.resume(run)
+    assert (run / "metrics.jsonl").read_bytes() == logged
+
+
+def test_the_best_students_of_an_epoch_survive_a_stop_before_they_are_written(
+    small_config: Config, finished: Path
+) -> None:
+    config = replace(load_config(finished / "config.yaml"), run=small_config.run)
+    original = Trainer.deliver_best
+
+    def deliver_best(self: Trainer) -> None:
+        if self.progress.epoch == 2:
+            raise KeyboardInterrupt
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "deliver_best", deliver_best)
+        with pytest.raises(KeyboardInterrupt):
+            codistill.train(config)
+    run = Path(small_config.run.folder) / "run"
+    codistill.resume(run)
+    assert_same_run(run, finished)
+
+
+def test_a_run_goes_on_where_its_data_were_moved(
+    small_config: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(load_config(finished / "config.yaml"), run=small_config.run)
+    folder = tmp_path / "before"
+    shutil.copytree(str(config.data.root), folder)
+    with signal_at(6, signal.SIGINT, monkeypatch), pytest.raises(Interrupted):
+        codistill.train(replace(config, data=replace(config.data, root=str(folder))))
+    folder.rename(tmp_path / "after")
+    moved = Path(small_config.run.folder).parent / "moved"
+    (Path(small_config.run.folder) / "run").rename(moved)
+    with pytest.raises(SystemExit, match="2"):
+        main(["resume", str(moved)])
+    with pytest.raises(SystemExit, match="2"):
+        main(["resume", str(moved), "--optimizer.lr=1"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["resume", str(moved), "--data.root", str(tmp_path / "after")])
+    assert_same_run(moved, finished)
+
+
 def test_a_run_is_never_overwritten(finished: Path) -> None:
     before = student_files(finished)
     with pytest.raises(InputError, match=r"exists already; continue it with 'codistill resume"):
@@ -322,9 +378,10 @@ def test_a_checkpoint_of_another_run_is_refused(
 def test_double_precision_is_kept(small_config: Config) -> None:
     config = replace(small_config, training=replace(small_config.training, precision="64-true", epochs=1))
     run = codistill.train(config)
+    assert torch.get_default_dtype() == torch.float32
     student = load_student(run, 2, "last")
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float64}
-    table = evaluate_run(run, load_config(run / "config.yaml").data)
+    table = evaluate(run).table()
     row = next(line for line in table.splitlines() if line.startswith("| S2 "))
     assert f"{100 * results(run)['students']['S2']['last']['test_accuracy']:.2f}" in row
 
@@ -436,7 +493,7 @@ def test_streamed_images_train_to_the_same_bits(small_config: Config, finished: 
 
 
 def test_evaluate_repeats_the_reported_accuracies(finished: Path) -> None:
-    table = evaluate_run(finished, load_config(finished / "config.yaml").data)
+    table = evaluate(finished).table()
     for name, student in results(finished)["students"].items():
         row = next(line for line in table.splitlines() if line.startswith(f"| {name} "))
         for variant in ("last", "best"):

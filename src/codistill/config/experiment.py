@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from codistill.config.data import SOURCES, DataConfig
+from codistill.config.kinds import admits, allowed_values, setting_types, shown
 from codistill.config.model import LARGEST_SMALL_IMAGE, ModelConfig
 from codistill.config.objective import ObjectiveConfig
 from codistill.config.problems import Problem, in_range
@@ -29,6 +30,10 @@ class Config:
 
     def problems(self) -> Iterator[Problem]:
         """Yield everything that cannot be used, each with its dotted name."""
+        wrong_types = list(self._wrong_types())
+        yield from wrong_types
+        if wrong_types:
+            return  # Ranges of such values have no meaning.
         yield from in_range(self, "seed", low=0)
         for section in ("data", "model", "objective", "optimizer", "schedule", "training", "run"):
             for name, message in getattr(self, section).problems():
@@ -52,6 +57,14 @@ class Config:
             yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"
         if self.schedule.warmup_epochs >= self.training.epochs:
             yield "schedule.warmup_epochs", f"must be below training.epochs, {self.training.epochs}"
+
+    def _wrong_types(self) -> Iterator[Problem]:
+        for name, kind in setting_types(Config):
+            value: Any = self
+            for part in name.split("."):
+                value = getattr(value, part)
+            if not admits(kind, value):
+                yield name, f"must be {allowed_values(kind)}, not {shown(value)}"
 
 
 def check(config: Config) -> Config:

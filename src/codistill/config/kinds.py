@@ -32,6 +32,22 @@ def allowed_values(kind: Any) -> str:
     return str(kind)
 
 
+def admits(kind: Any, value: Any) -> bool:
+    """Say whether a value is of a setting's type; whole numbers count as numbers."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return any(admits(argument, value) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
+            return False
+        return all(admits(arguments[0], item) for item in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind
+
+
 def admits_null(kind: Any) -> bool:
     """Say whether a setting of this type may be null."""
     return type(None) in get_args(kind)

@@ -5,6 +5,7 @@ which file and line it stands, what is allowed and what it resembles.
 """
 
 import difflib
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields
@@ -13,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import (
+    SUPPRESS,
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
 
 from codistill.config.experiment import Config, check
 from codistill.config.kinds import admits_null, allowed_values, setting_types, shown
@@ -35,11 +43,22 @@ REFUSALS = (
 """What jsonargparse raises for settings that it cannot take."""
 
 
+class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's, which keeps the lines of a description."""
+
+
 def make_parser(command: str, description: str) -> ArgumentParser:
-    """Return a parser of every setting of `Config`, whose help names them all."""
+    """Return a parser of every setting of `Config`, whose help names them all.
+
+    Args:
+        command: Its name, or its whole usage.
+        description: What stands above the settings.
+    """
+    usage = command if " " in command else f"{command} [CONFIG.yaml] [--section.key value …]"
     parser = ArgumentParser(
-        prog=f"codistill {command}",
-        usage=f"codistill {command} [CONFIG.yaml] [--section.key value …]",
+        prog=f"codistill {command.partition(' ')[0]}",
+        usage=f"codistill {usage}",
+        formatter_class=_Formatter,
         description=description,
         exit_on_error=False,
     )
@@ -70,7 +89,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
         # text such as "data.root:" from being taken for a path.
         text, settings_of_file = read_yaml(Path(file))
         settings = [*settings_of_file, *settings]
-        arguments = [f"--config={text}\n#", *_without_positional(arguments)]
+        arguments = [f"--config={text}\n#", *without_file(arguments)]
     _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
@@ -129,7 +148,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[tuple[st
     return file, options
 
 
-def _without_positional(arguments: Sequence[str]) -> list[str]:
+def without_file(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without the word that is no option."""
     file, _ = split_arguments(arguments)
     kept, value_follows, removed = [], False, False
     for word in arguments:

@@ -72,10 +72,12 @@ def _stacked(images: list[Tensor | InputError]) -> Tensor | InputError:
     return torch.stack([image for image in images if isinstance(image, Tensor)])
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; it is the main process that finishes the step and saves.
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C, and what ends a job, reach all processes; it is the main one that finishes the step and saves.
+    # Workers end when it tells them to, or when it is gone.
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class StreamedImages:
@@ -104,7 +106,7 @@ class StreamedImages:
             num_workers=workers,
             collate_fn=_stacked,
             generator=torch.Generator(),  # Else it would draw from the one that the students may use.
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
         for images in loader:
             if isinstance(images, InputError):

@@ -114,6 +114,10 @@ class Data:
             "preprocessing": self.preprocessing.as_dict(),
         }
 
+    def images_in_step(self, step: int, batch_size: int, steps: int) -> int:
+        """Count the images that all processes see in a step of an epoch of so many steps."""
+        return batch_size if step < steps - 1 else len(self.train_positions) - batch_size * (steps - 1)
+
     def batches_per_epoch(self, batch_size: int, processes: int = 1) -> int:
         """Count the steps of an epoch."""
         return len(split_batches(self.train_positions, batch_size, smallest=2 * processes))
@@ -178,7 +182,9 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
         train_positions=positions,
         validation_positions=validation,
         classes=source.classes,
-        preprocessing=fit_preprocessing(train.images, positions, normalize=config.normalize),
+        preprocessing=fit_preprocessing(
+            train.images, positions, normalize=config.normalize, workers=config.workers
+        ),
         augmentation=Augmentation(crop_padding=config.crop_padding, horizontal_flip=config.horizontal_flip),
         workers=config.workers,
     )

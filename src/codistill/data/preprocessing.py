@@ -11,6 +11,7 @@ from codistill.data.images import Images
 from codistill.errors import InputError
 
 STATISTICS_SAMPLE = 20_000
+PIXELS_AT_ONCE = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,12 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __call__(self, images_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return normalised images [B, C, H, W], channels last in memory, for uint8 [B, H, W, C]."""
+        """Return normalised images [B, C, H, W], channels last in memory, for uint8 [B, H, W, C].
+
+        Grey images are taken as colour ones with three equal channels where the model wants these.
+        """
         device = images_BHWC.device
+        images_BHWC = images_BHWC.expand(*images_BHWC.shape[:3], self.channels)
         scale = 1 / (255 * torch.tensor(self.std, dtype=torch.float64))
         shift = torch.tensor(self.mean, dtype=torch.float64) * 255 * scale
         normalised = images_BHWC.to(dtype) * scale.to(device, dtype) - shift.to(device, dtype)
@@ -62,7 +67,9 @@ class Preprocessing:
         return cls(**sizes, mean=tuple(statistics["mean"]), std=tuple(statistics["std"]))
 
 
-def fit_preprocessing(images: Images, positions: Tensor, *, normalize: bool) -> Preprocessing:
+def fit_preprocessing(
+    images: Images, positions: Tensor, *, normalize: bool, workers: int = 0
+) -> Preprocessing:
     """Return the preprocessing whose mean and deviation are those of the images at `positions`.
 
     Of more than 20,000 images 10,000 to 20,000, evenly spread, are measured.
@@ -71,22 +78,23 @@ def fit_preprocessing(images: Images, positions: Tensor, *, normalize: bool) -> 
         images: Images of one size.
         positions: Which of them are trained on.
         normalize: False leaves the pixels in 0 … 1.
+        workers: Processes that read images which are not in memory.
     """
     height, width, channels = images.image_shape
     mean, std = (0.0,) * channels, (1.0,) * channels
     if normalize:
         stride = max(1, -(-len(positions) // STATISTICS_SAMPLE))
-        sums, squares = torch.zeros(2, channels, dtype=torch.float64)
-        pixels = 0
-        for batch in images.batches(positions[::stride].split(1000), workers=0):
-            values = batch.cpu().flatten(0, 2).double() / 255
-            sums, squares, pixels = (
-                sums + values.sum(0),
-                squares + values.square().sum(0),
-                pixels + len(values),
-            )
-        deviation = (squares / pixels - (sums / pixels).square()).clamp_min(0).sqrt()
-        mean = tuple(round(value, 4) for value in (sums / pixels).tolist())
+        batches = positions[::stride].split(max(1, PIXELS_AT_ONCE // (height * width)))
+        counts_CV = torch.zeros(channels, 256, dtype=torch.int64)
+        for batch in images.batches(batches, workers):
+            for channel in range(channels):
+                values = batch[..., channel].flatten().cpu().int()
+                counts_CV[channel] += torch.bincount(values, minlength=256)
+        share_CV = counts_CV.double() / counts_CV.sum(dim=1, keepdim=True)
+        values_V = torch.arange(256, dtype=torch.float64) / 255
+        means_C = share_CV @ values_V
+        deviations_C = (share_CV * (values_V - means_C[:, None]).square()).sum(dim=1).sqrt()
+        mean = tuple(round(value, 4) for value in means_C.tolist())
         # A channel without any variation is shifted only.
-        std = tuple(round(value, 4) if value >= 1e-4 else 1.0 for value in deviation.tolist())
+        std = tuple(round(value, 4) if value >= 1e-4 else 1.0 for value in deviations_C.tolist())
     return Preprocessing(height=height, width=width, channels=channels, mean=mean, std=std)

@@ -44,7 +44,17 @@ class DeliveredModel(Classifier):
         self.preprocessing = preprocessing
 
     def predict(self, images_BHWC: Tensor) -> Tensor:
-        """Return class probabilities [B, K] for images of bytes, uint8 [B, H, W, C]."""
+        """Return class probabilities [B, K] for images of bytes, uint8 [B, H, W, C].
+
+        Raises:
+            InputError: The images are no bytes, or not of the size and channels that the model takes.
+        """
+        expected = (self.preprocessing.height, self.preprocessing.width, self.preprocessing.channels)
+        if images_BHWC.dtype != torch.uint8 or images_BHWC.ndim != 4 or images_BHWC.shape[1:] != expected:
+            found = f"{str(images_BHWC.dtype).removeprefix('torch.')} {list(images_BHWC.shape)}"
+            raise InputError(
+                f"{self.name} takes images of bytes, uint8 [B, {', '.join(map(str, expected))}], not {found}"
+            )
         with torch.inference_mode():
             parameter = next(self.parameters())
             images = self.preprocessing(images_BHWC.to(parameter.device), parameter.dtype)

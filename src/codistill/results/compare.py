@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from codistill.errors import InputError
 from codistill.results import formatting
 from codistill.results.pairing import Pairs, pair
-from codistill.results.records import TEACHER, RunRecord, Which
+from codistill.results.records import TEACHER, RunRecord, Which, read_runs
 from codistill.results.spread import Spread, bootstrap_interval, spread_of
 
 Verdict = Literal["better", "worse", "unclear"]
@@ -124,15 +125,19 @@ class Comparison:
         return lines
 
 
-def compare(runs: Sequence[RunRecord], which: Which | None = None) -> Comparison:
-    """Compare ensembles with the baselines of their students, given in any order.
+def compare(runs: Sequence[RunRecord | str | Path], which: Which | None = None) -> Comparison:
+    """Compare ensembles with the baselines of their students, given in any order as folders or as records.
 
-    `which` epoch's accuracies are compared is by default "best" if every run has it, else "last". Raises
-    `InputError` for runs that cannot be compared (see `pair`) and for a best epoch that a run lacks.
+    A folder may be a group's, which stands for all its runs. `which` epoch's accuracies are compared is by
+    default "best" if every run has it, else "last". Raises `InputError` for runs that cannot be compared
+    (see `pair`) and for a best epoch that a run lacks.
     """
-    pairs = pair(runs)
+    records = [
+        record for run in runs for record in ([run] if isinstance(run, RunRecord) else read_runs([run]))
+    ]
+    pairs = pair(records)
     if which is None:
-        which = "best" if all(run.has_best for run in runs) else "last"
+        which = "best" if all(record.has_best for record in records) else "last"
     first = next(iter(pairs.ensembles.values()))
     rows = [_row(f"S{student}", pairs, which, {student: 1}, 1) for student in first.students]
     rows.append(_teacher(pairs, which))

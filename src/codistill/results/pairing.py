@@ -1,6 +1,7 @@
 """Which runs may be compared: ensembles with the baselines that were trained under the same conditions."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,11 +77,13 @@ def _check_baseline(run: RunRecord, ensemble: RunRecord) -> None:
     student = run.students[0]
     if student not in ensemble.students:
         raise InputError(f"{run.path} is a baseline of S{student}, which {ensemble.path} does not train")
-    weight = _flat(run.config).get("objective.label_weight")
-    if weight != 1:
-        raise InputError(
-            f"{run.path} is no baseline: its objective.label_weight is {_text(weight)}, a baseline's is 1"
-        )
+    entries = _flat(run.config)
+    for name, own in (("objective.label_weight", 1), ("training.freeze_stem", False)):
+        if entries.get(name, own) != own:
+            raise InputError(
+                f"{run.path} is no baseline: its {name} is {_text(entries[name])},"
+                f" a baseline's is {_text(own)}"
+            )
 
 
 def _conditions(run: RunRecord) -> dict[str, Any]:
@@ -99,9 +102,10 @@ def _conditions(run: RunRecord) -> dict[str, Any]:
     }
     # Runs from before there was a choice are of networks that have the small stem alone.
     conditions.setdefault("model.stem", "small")
+    root = conditions.get("data.root")
     # Elsewhere the folder says which images they are; of these sources it only says where they lie.
-    if conditions.get("data.source") in DOWNLOADABLE:
-        conditions["data.root"] = None
+    in_name_only = root is None or conditions.get("data.source") in DOWNLOADABLE
+    conditions["data.root"] = None if in_name_only else os.path.normpath(str(root))
     return conditions
 
 

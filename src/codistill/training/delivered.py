@@ -2,20 +2,22 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from tabulate import tabulate
+from torch import Tensor
 
-from codistill.config import DataConfig
+from codistill.config import DataConfig, completed
+from codistill.config.parsing import load_config
 from codistill.data.images import LabelledImages
-from codistill.data.loaders import plain_batches
+from codistill.data.loaders import Data, plain_batches
 from codistill.data.sources import load_source
 from codistill.errors import InputError
-from codistill.models.ensemble import StudentOutput
-from codistill.models.student_file import DeliveredModel, load_model
+from codistill.models.ensemble import Ensemble
+from codistill.models.student_file import DeliveredModel, load_model, save_model
 from codistill.training.display import TITLES
 from codistill.training.evaluate import accuracy, predict
 
@@ -50,6 +52,13 @@ def load_student(run: str | Path, student: int | str, variant: Variant | None = 
     raise InputError(f"{run}: has no student {name}: choose one of {', '.join(found)}")
 
 
+def deliver(members: Ensemble, name: str, data: Data, folder: Path) -> None:
+    """Write the stem and these students as the model `name`, with the classes and preprocessing of `data`."""
+    folder.mkdir(exist_ok=True)
+    model = DeliveredModel(members, name=name, classes=data.classes, preprocessing=data.preprocessing)
+    save_model(model, folder / name)
+
+
 def delivered_names(run: str | Path, variant: Variant) -> list[str]:
     """Return the names of a run's delivered models, S1 … SN, then teacher."""
     names = [file.stem for file in (Path(run) / "students" / variant).glob("*.json")]
@@ -58,90 +67,102 @@ def delivered_names(run: str | Path, variant: Variant) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A delivered model's accuracy, 0 to 1, on so many images."""
+    """The accuracy of a run's delivered models.
 
+    Args:
+        run: The run folder.
+        images: How many images were tested.
+        source: Which images.
+        accuracies: For last and best, each model's share of right predictions, 0 to 1, by name.
+    """
+
+    run: Path
     images: int
-    accuracy: float
+    source: str
+    accuracies: dict[Variant, dict[str, float]]
+
+    def table(self) -> str:
+        """Return the accuracies in percent, a row for each model, as a Markdown table."""
+        columns = list(self.accuracies.values())
+        rows = [
+            [name, *(f"{100 * column[name]:.2f}" if name in column else "—" for column in columns)]
+            for name in columns[0]
+        ]
+        headers = ["student", *(TITLES[variant] for variant in self.accuracies)]
+        align = ("left",) + ("right",) * len(columns)
+        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+        return f"{self.run} on {self.images:,} images of {self.source}\n\n{table}"
 
 
-def evaluate_model(
-    model: DeliveredModel, classes: Sequence[str], parts: Sequence[LabelledImages], *, workers: int
-) -> Evaluation:
-    """Return a delivered model's accuracy on images of the size, channels and classes that it knows.
+def evaluate(run: str | Path, data: DataConfig | None = None, *, all_images: bool = False) -> Evaluation:
+    """Test all delivered models of a run in one pass.
+
+    Args:
+        run: The run folder.
+        data: The images, whose classes must be the run's, by name and in order; `None`: the run's own.
+            Pictures are brought to the models' size unless `data.image_size` says otherwise.
+        all_images: Test on the training images of `data` as well.
 
     Raises:
-        InputError: The images are of another shape or of other classes.
+        InputError: The run has no students, or the images do not fit them.
     """
+    run = Path(run)
+    variants: tuple[Variant, ...] = ("last", "best")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    models = {
+        (variant, name): load_student(run, name, variant).to(device)
+        for variant in variants
+        for name in delivered_names(run, variant)
+    }
+    if not models:
+        raise InputError(f"{run}: holds no students yet: 'codistill resume {run}' finishes it")
+    model = next(iter(models.values()))
+    size = model.preprocessing.height
+    data = completed(load_config(run / "config.yaml")).data if data is None else data
+    if (
+        data.source in ("folder", "huggingface")
+        and data.image_size is None
+        and size == model.preprocessing.width
+    ):
+        data = replace(data, image_size=size)
+    source = load_source(data)
+    parts = [source.train, source.test] if all_images else [source.test]
+    _refuse_unlike(model, source.classes, parts)
+    dtype = next(model.parameters()).dtype
+
+    def logits(images: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            return {f"{variant}/{name}": model(images) for (variant, name), model in models.items()}
+
+    batches = itertools.chain.from_iterable(
+        plain_batches(part, model.preprocessing, workers=data.workers, device=device, dtype=dtype)
+        for part in parts
+    )
+    labels, predictions = predict(logits, batches)
+    accuracies: dict[Variant, dict[str, float]] = {}
+    for variant, name in models:
+        accuracies.setdefault(variant, {})[name] = accuracy(predictions[f"{variant}/{name}"], labels)
+    place = f" in {data.root}" if data.root else ""
+    return Evaluation(run=run, images=len(labels), source=f"{data.source}{place}", accuracies=accuracies)
+
+
+def _refuse_unlike(model: DeliveredModel, classes: Sequence[str], parts: Sequence[LabelledImages]) -> None:
     if tuple(classes) != model.classes:
         raise InputError(
             f"the data's classes are not those of {model.name}:"
             f" {_few(classes)} instead of {_few(model.classes)}"
         )
-    expected = (model.preprocessing.height, model.preprocessing.width, model.preprocessing.channels)
+    expected = model.preprocessing
     for part in parts:
-        if part.images.image_shape != expected:
+        height, width, channels = part.images.image_shape
+        # Grey pictures are colour pictures too.
+        if (height, width) != (expected.height, expected.width) or channels not in (1, expected.channels):
             raise InputError(
-                f"the images are {_shape(part.images.image_shape)}, {model.name} takes {_shape(expected)}"
-                " (height × width × channels)"
+                f"the images are {height} × {width} × {channels}, {model.name} takes"
+                f" {expected.height} × {expected.width} × {expected.channels} (height × width × channels)"
             )
-
-    def outputs(batch: torch.Tensor) -> dict[str, StudentOutput]:
-        with torch.inference_mode():
-            return {model.name: StudentOutput(model(batch), ())}
-
-    batches = itertools.chain.from_iterable(
-        plain_batches(part, model.preprocessing, workers=workers, dtype=next(model.parameters()).dtype)
-        for part in parts
-    )
-    labels, predictions = predict(outputs, batches)
-    return Evaluation(images=len(labels), accuracy=accuracy(predictions[model.name], labels))
-
-
-def evaluate_run(run: Path, data: DataConfig, *, all_images: bool = False) -> str:
-    """Return a table of the accuracy of all delivered models of a run on the test images of `data`.
-
-    Args:
-        run: The run folder.
-        data: The images; their classes must be the run's, by name and in order.
-        all_images: Count the training images of `data` as well.
-
-    Raises:
-        InputError: The run has no students, or the images do not fit them.
-    """
-    source = load_source(data)
-    parts = [source.train, source.test] if all_images else [source.test]
-    columns: dict[Variant, dict[str, Evaluation]] = {}
-    variants: tuple[Variant, ...] = ("last", "best")
-    for variant in variants:
-        names = delivered_names(run, variant)
-        if names:
-            models = [load_student(run, name, variant) for name in names]
-            columns[variant] = {
-                model.name: evaluate_model(model, source.classes, parts, workers=data.workers)
-                for model in models
-            }
-    if not columns:
-        raise InputError(f"{run}: holds no students yet: 'codistill resume {run}' finishes it")
-    first = next(iter(columns.values()))
-    rows = [
-        [
-            name,
-            *(f"{100 * column[name].accuracy:.2f}" if name in column else "—" for column in columns.values()),
-        ]
-        for name in first
-    ]
-    headers = ["student", *(TITLES[variant] for variant in columns)]
-    table = tabulate(
-        rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left",) + ("right",) * len(columns)
-    )
-    images = next(iter(first.values())).images
-    return f"{run} on {images:,} images of {data.source}{f' in {data.root}' if data.root else ''}\n\n{table}"
 
 
 def _few(classes: Sequence[str]) -> str:
     shown = ", ".join(classes[:5])
     return f"{len(classes)} ({shown}{', …' if len(classes) > 5 else ''})"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(str(number) for number in shape)

@@ -3,7 +3,7 @@
 Batch norm uses its running statistics. Shapes: n images, B batch, K classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,25 +14,27 @@ from codistill.models.ensemble import StudentOutput, mean_logits
 TEACHER = "teacher"
 
 
-def predict(
-    outputs: Callable[[Tensor], dict[str, StudentOutput]], batches: Iterable[Batch]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the labels and each member's predicted classes, int64 [n], on the CPU.
+def member_logits(outputs: Mapping[str, StudentOutput]) -> dict[str, Tensor]:
+    """Return each student's logits [B, K] and, where there are several, the mean of all as `teacher`."""
+    logits = {name: output.logits for name, output in outputs.items()}
+    if len(outputs) > 1:
+        logits[TEACHER] = mean_logits(outputs)
+    return logits
 
-    The members are the students and, where there are several, `teacher`.
+
+def predict(
+    logits: Callable[[Tensor], Mapping[str, Tensor]], batches: Iterable[Batch]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the labels and each model's predicted classes, int64 [n], on the CPU.
 
     Args:
-        outputs: From normalised images to every student's output; in evaluation mode.
+        logits: From normalised images to the logits [B, K] of every model, by name; in evaluation mode.
         batches: Images and labels, in order.
     """
     labels: list[Tensor] = []
     predictions: dict[str, list[Tensor]] = {}
     for batch in batches:
-        students = outputs(batch.images)
-        logits = {name: output.logits for name, output in students.items()}
-        if len(students) > 1:
-            logits[TEACHER] = mean_logits(students)
-        for name, logits_BK in logits.items():
+        for name, logits_BK in logits(batch.images).items():
             predictions.setdefault(name, []).append(logits_BK.argmax(dim=1).cpu())
         labels.append(batch.labels.cpu())
     return torch.cat(labels), {name: torch.cat(parts) for name, parts in predictions.items()}

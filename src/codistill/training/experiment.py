@@ -1,5 +1,7 @@
 """A run from config to finished folder: set up, train, report."""
 
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save
+from torch import Tensor
 
 from codistill.atomic import write_atomically
 from codistill.config import Config, check, completed
 from codistill.data.loaders import Data, load_data
+from codistill.errors import InputError
 from codistill.models.catalog import architecture_of, describe_students
 from codistill.models.cost import StudentCost, student_costs
 from codistill.models.ensemble import Ensemble, refuse_small_images
@@ -34,18 +38,23 @@ def train(config: Config) -> Path:
         DivergedError: A loss is not finite.
     """
     config = completed(check(config))
+    if config.run.name is not None:  # Before anything is read; all processes find it so.
+        refuse_existing(Path(config.run.folder).expanduser() / config.run.name)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
-    if config.run.name is not None and fabric.is_global_zero:
-        refuse_existing(Path(config.run.folder) / config.run.name)  # Before the data are read.
     data = load_data(config.data, device=fabric.device)
     ensemble = build_ensemble(config, data)
-    run = RunFolder.create(config) if fabric.is_global_zero else None
-    return _complete(config, fabric, data, ensemble, run, resumed=None)
+    run = _in_first_process(fabric, lambda: RunFolder.create(config))
+    return _complete(config, fabric, data, ensemble, run, resumed=False)
 
 
-def resume(path: Path) -> Path:
+def resume(path: Path, config: Config | None = None) -> Path:
     """Go on with a run as if it had never stopped, and return its folder.
+
+    Args:
+        path: The run folder.
+        config: The run's config where something about its place has changed: where the data are, or which
+            device there is.
 
     Raises:
         InputError: The folder is no run, is being trained, or its data have changed.
@@ -53,23 +62,37 @@ def resume(path: Path) -> Path:
         DivergedError: A loss is not finite.
     """
     first = RunFolder.open(path)
-    config, finished = first.load_config(), first.finished
+    config, finished = first.load_config() if config is None else config, first.finished
     first.close()
     if finished:
         return path
     fabric = launch(config.training)
-    run = RunFolder.open(path) if fabric.is_global_zero else None
-    assert config.training.threads is not None
-    torch.set_num_threads(config.training.threads)
+    config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
-    return _complete(config, fabric, data, build_ensemble(config, data), run, resumed=path)
+    ensemble = build_ensemble(config, data)
+    run = _in_first_process(fabric, lambda: RunFolder.open(path))
+    return _complete(config, fabric, data, ensemble, run, resumed=True)
+
+
+def _in_first_process(fabric: Fabric, make: Callable[[], RunFolder]) -> RunFolder | None:
+    """Return the folder in the first process, `None` in the others; all raise what the first raised."""
+    run, problem = None, ""
+    if fabric.is_global_zero:
+        try:
+            run = make()
+        except InputError as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem:
+        raise InputError(problem)
+    return run
 
 
 def with_execution(config: Config, fabric: Fabric) -> Config:
     """Return the config with device, threads and engine chosen, as the run keeps them."""
-    if config.training.threads is not None:
-        torch.set_num_threads(config.training.threads)
-    threads = torch.get_num_threads()
+    threads = config.training.threads or torch.get_num_threads()
+    # Even where nothing changes: once set, torch counts alike in a run and in its continuation.
+    torch.set_num_threads(threads)
     engine = choose_engine(
         config.training.engine,
         device=fabric.device,
@@ -111,24 +134,20 @@ def _complete(
     ensemble: Ensemble,
     run: RunFolder | None,
     *,
-    resumed: Path | None,
+    resumed: bool,
 ) -> Path:
     path = Path(fabric.broadcast(str(run.path) if run else ""))
-    with StopRequest() as stop:
-        trainer = Trainer(config, data, fabric, ensemble, run, stop)
-        try:
+    with StopRequest() as stop, nullcontext() if run is None else closing(run):
+        trainer = Trainer(config, data, fabric, ensemble, run, path, stop)
+        with closing(trainer.engine):
+            if resumed:
+                trainer.restore()
             _announce(trainer, path)
-            if resumed is not None:
-                trainer.restore(resumed)
             trainer.fit()
             if run is not None:
                 results = report(trainer, run)
                 trainer.display.say(results_table(results))
                 trainer.display.say(f"run {path}")
-        finally:
-            trainer.engine.close()
-            if run is not None:
-                run.close()
     return path
 
 
@@ -161,34 +180,34 @@ def report(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     """Test every delivered model, write predictions and results, and return the results."""
     data, device, dtype = trainer.data, trainer.fabric.device, trainer.dtype
     trainer.ensemble.eval()
-    labels, last = predict(trainer.outputs, data.test_batches(device, dtype))
+    labels, last = predict(trainer.logits, data.test_batches(device, dtype))
+    earlier = {
+        name: load_model(run.students / "best" / name).to(device, dtype)
+        for name, (epoch, _) in trainer.progress.best.items()
+        if epoch != trainer.epochs
+    }
+
+    def logits(images: Tensor) -> dict[str, Tensor]:
+        trainer.stop_if_asked()
+        with torch.inference_mode(), trainer.autocast():
+            return {name: model(images) for name, model in earlier.items()}
+
+    best = predict(logits, data.test_batches(device, dtype))[1] if earlier else {}
     predictions = {f"last/{name}": predicted for name, predicted in last.items()}
-    costs = costs_of(trainer.config, data, trainer.ensemble)
     students: dict[str, Any] = {}
-    for name, cost in costs.items():
+    for name, cost in costs_of(trainer.config, data, trainer.ensemble).items():
         students[name] = vars(cost) | {
             "last": {"epoch": trainer.epochs, "test_accuracy": accuracy(last[name], labels)}
         }
-        if name not in trainer.progress.best:
-            continue
-        epoch, validation_accuracy = trainer.progress.best[name]
-        best = last[name].clone()  # safetensors keeps no two names for one tensor.
-        if epoch != trainer.epochs:
-            model = load_model(run.students / "best" / name).ensemble.to(device, dtype)
-
-            def outputs(images: torch.Tensor, model: Ensemble = model) -> Any:
-                trainer.stop_if_asked()
-                with torch.inference_mode(), trainer.fabric.autocast():
-                    return model(images)
-
-            member = "teacher" if len(model.descriptions) > 1 else name
-            best = predict(outputs, data.test_batches(device, dtype))[1][member]
-        predictions[f"best/{name}"] = best
-        students[name]["best"] = {
-            "epoch": epoch,
-            "validation_accuracy": validation_accuracy,
-            "test_accuracy": accuracy(best, labels),
-        }
+        if name in trainer.progress.best:
+            epoch, validation_accuracy = trainer.progress.best[name]
+            # A tensor of its own: safetensors keeps no two names for one.
+            predictions[f"best/{name}"] = best[name] if name in best else last[name].clone()
+            students[name]["best"] = {
+                "epoch": epoch,
+                "validation_accuracy": validation_accuracy,
+                "test_accuracy": accuracy(predictions[f"best/{name}"], labels),
+            }
     write_atomically(run.predictions_file, save({"labels": labels, **predictions}))
     fingerprint = data.fingerprint()
     results = {

@@ -54,7 +54,7 @@ def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: st
         ],
     }
     files = {"group.json": (json.dumps(content, indent=1) + "\n").encode()}
-    parent = Path(folder)
+    parent = Path(folder).expanduser()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         return make_folder(parent, name, f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}", files)
@@ -63,13 +63,15 @@ def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: st
 
 
 def train_group(path: Path, say: Callable[[str], None]) -> list[str]:
-    """Train the runs of a group that are not finished, and return the names of those that diverged.
+    """Train the runs of a group that are not finished, and return the names of those that cannot be.
+
+    A run that diverges, or that its data or network do not allow, is left and the others go on.
 
     Raises:
-        InputError: The group's description is torn, or a run cannot be trained.
+        InputError: The group's description is torn.
         Interrupted: It was asked to stop, and saved; the group can be resumed.
     """
-    diverged = []
+    failed = []
     members = _read_members(path)
     for number, (name, config) in enumerate(members, start=1):
         run = path / name
@@ -81,10 +83,10 @@ def train_group(path: Path, say: Callable[[str], None]) -> list[str]:
                 resume(run)
             else:
                 train(replace(config, run=replace(config.run, folder=str(path), name=name)))
-        except DivergedError as error:
+        except (DivergedError, InputError) as error:
             say(f"{name}: {one_line(error)}; going on with the others")
-            diverged.append(name)
-    return diverged
+            failed.append(name)
+    return failed
 
 
 def _read_members(path: Path) -> list[tuple[str, Config]]:

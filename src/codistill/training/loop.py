@@ -5,6 +5,7 @@ others join). All it knows of an objective is `result["loss"]`.
 """
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +17,20 @@ from codistill.config import Config, ObjectiveConfig
 from codistill.data.loaders import Batch, Data
 from codistill.errors import InputError, Interrupted, one_line
 from codistill.models.catalog import feature_channels
-from codistill.models.ensemble import Ensemble, StudentOutput
-from codistill.models.student_file import DeliveredModel, save_model
+from codistill.models.ensemble import Ensemble
 from codistill.objectives.paper import PaperObjective
 from codistill.randomness import derive_seed
 from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
-from codistill.training.evaluate import TEACHER, accuracy, predict
+from codistill.training.evaluate import TEACHER, accuracy, member_logits, predict
 from codistill.training.optimizer import make_optimizer, make_plateau, rate_factor, set_learning_rate
 from codistill.training.phase import Phase, first_epoch, phase_of
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
 from codistill.training.signals import StopRequest
 from codistill.training.state import Progress, check_finite, check_finite_weights
-from codistill.training.step import make_engine
+from codistill.training.step import Autocast, make_engine
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 EVALUATION_COST = 0.35
@@ -45,7 +46,8 @@ class Trainer:
         data: What it reads.
         fabric: Device, precision and processes.
         ensemble: Stem and students with their initial weights.
-        run: The folder; `None` in all processes but the first.
+        run: The folder; `None` in all processes but the first, which alone writes.
+        path: Where it is, in all processes.
         stop: Whether it was asked to stop.
     """
 
@@ -56,9 +58,11 @@ class Trainer:
         fabric: Fabric,
         ensemble: Ensemble,
         run: RunFolder | None,
+        path: Path,
         stop: StopRequest,
     ) -> None:
-        self.config, self.data, self.fabric, self.run, self.stop = config, data, fabric, run, stop
+        self.config, self.data, self.fabric = config, data, fabric
+        self.run, self.path, self.stop = run, path, stop
         self.dtype = torch.float64 if config.training.precision == "64-true" else torch.float32
         channels = {name: feature_channels(student) for name, student in ensemble.descriptions.items()}
         self.ensemble = _placed(ensemble, fabric.device, self.dtype)
@@ -72,10 +76,13 @@ class Trainer:
             config.objective.adapter_lr_scale,
         )
         self.plateau = make_plateau(config.schedule, self.optimizer)
+        # Only mixed precision needs a context: double precision's would change torch's default number format
+        # for all threads, and not back again where several leave it at once.
+        self.autocast: Autocast = fabric.autocast if "mixed" in config.training.precision else nullcontext
         assert config.training.engine != "auto"
         assert config.training.threads is not None
         self.engine = make_engine(
-            config.training.engine, self.ensemble, threads=config.training.threads, autocast=fabric.autocast
+            config.training.engine, self.ensemble, threads=config.training.threads, autocast=self.autocast
         )
         self.display = Display(silent=not fabric.is_global_zero)
         self.steps = data.batches_per_epoch(config.training.batch_size, fabric.world_size)
@@ -95,6 +102,8 @@ class Trainer:
             while self.progress.epoch < self.epochs:
                 self.train_epoch()
                 self.finish_epoch()
+            for name in self.members:
+                self.deliver(name, "last")
         finally:
             self.display.end_epoch()
 
@@ -136,7 +145,7 @@ class Trainer:
         factor = 1.0 if pretrains else rate_factor(schedule, epochs=epochs, **position)
         if factor is not None:
             set_learning_rate(self.optimizer, self.config.optimizer.lr * factor)
-        images = self.images_of_step(self.progress.step)
+        images = self.data.images_in_step(self.progress.step, self.config.training.batch_size, self.steps)
         # A process whose part of the batch is larger than the mean counts for more.
         weight = len(batch.labels) * self.fabric.world_size / images
         result = self.engine.gradients(
@@ -174,7 +183,6 @@ class Trainer:
             # Of equally good epochs the latest counts: few validation images tie often.
             if name not in progress.best or value >= progress.best[name][1]:
                 progress.best[name] = (progress.epoch + 1, value)
-                self.deliver(name, "best")
         record = {
             "epoch": progress.epoch + 1,
             "phase": phase.name,
@@ -188,10 +196,8 @@ class Trainer:
         if self.run is not None:
             self.run.append_metrics(record)
         progress.next_epoch(time.monotonic() - began)
-        if progress.epoch == self.epochs:
-            for name in self.members:
-                self.deliver(name, "last")
         self.save()
+        self.deliver_best()
 
     @property
     def phase(self) -> Phase:
@@ -212,40 +218,36 @@ class Trainer:
         evaluated = epochs * len(self.data.validation_positions) + len(self.data.test)
         return epochs * self.steps - self.progress.step + EVALUATION_COST * evaluated / size
 
-    def images_of_step(self, step: int) -> int:
-        """Return how many images all processes see in a step of the epoch."""
-        size = self.config.training.batch_size
-        return size if step < self.steps - 1 else len(self.data.train_positions) - size * (self.steps - 1)
-
-    def outputs(self, images: Tensor) -> dict[str, StudentOutput]:
-        """Return the outputs of the students that train now, for an evaluation that can be stopped."""
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of all members that train now, for an evaluation that can be stopped."""
         self.stop_if_asked()
-        return self.engine.outputs(images, self.phase.students)
+        return member_logits(self.engine.outputs(images, self.phase.students))
 
     def validate(self) -> dict[str, float]:
         """Return the validation accuracy of every member that trains now; empty without such images."""
         if len(self.data.validation_positions) == 0:
             return {}
         self.ensemble.eval()
-        labels, predictions = predict(
-            self.outputs, self.data.validation_batches(self.fabric.device, self.dtype)
-        )
-        return {name: accuracy(predicted, labels) for name, predicted in predictions.items()}
+        batches = self.data.validation_batches(self.fabric.device, self.dtype)
+        labels, predictions = predict(self.logits, batches)
+        found = {name: accuracy(predicted, labels) for name, predicted in predictions.items()}
+        # Where a device rounds as it pleases, processes must still agree on what is best.
+        return self.fabric.broadcast(found)
 
-    def deliver(self, name: str, variant: str) -> None:
+    def deliver_best(self) -> None:
+        """Deliver the members that are at their best in the epoch just done.
+
+        Its checkpoint is written before, so that a run that is killed in between makes up for it.
+        """
+        for name, (epoch, _) in self.progress.best.items():
+            if epoch == self.progress.epoch:
+                self.deliver(name, "best")
+
+    def deliver(self, name: str, variant: Variant) -> None:
         """Write one member as a model that stands alone, to students/last or students/best."""
-        if self.run is None:
-            return
-        members = list(self.ensemble.descriptions) if name == TEACHER else [name]
-        model = DeliveredModel(
-            self.ensemble.selected(members),
-            name=name,
-            classes=self.data.classes,
-            preprocessing=self.data.preprocessing,
-        )
-        folder = self.run.students / variant
-        folder.mkdir(exist_ok=True)
-        save_model(model, folder / name)
+        if self.run is not None:
+            members = list(self.ensemble.descriptions) if name == TEACHER else [name]
+            deliver(self.ensemble.selected(members), name, self.data, self.run.students / variant)
 
     def stop_if_asked(self) -> None:
         """Save and raise `Interrupted` if a signal came; several processes act when all know of it."""
@@ -253,7 +255,8 @@ class Trainer:
         if number:
             self.display.end_epoch()
             self.save()
-            raise Interrupted(self.run.path if self.run else Path(), number)
+            self.fabric.barrier()  # A process that ends before the first has saved would take it along.
+            raise Interrupted(self.path, number)
 
     def save(self) -> None:
         """Write a checkpoint of everything that changes."""
@@ -272,13 +275,19 @@ class Trainer:
         step = self.progress.epoch * self.steps + self.progress.step
         save_checkpoint(self.run.checkpoints, state, step=step, keep=self.config.training.keep_checkpoints)
 
-    def restore(self, path: Path) -> None:
-        """Go on from the newest good checkpoint of a run folder, or from the start if it has none.
+    def restore(self) -> None:
+        """Go on from the newest good checkpoint of the run folder, or from the start if it has none.
 
         Raises:
-            InputError: The data are not those that the run was started with.
+            InputError: The data are not those that the run was started with, or no checkpoint can be read.
         """
+        path = self.path
         state, torn = load_newest_checkpoint(path / "checkpoints")
+        if torn and state is None:
+            raise InputError(
+                f"{torn[0]}: cannot be read, nor can any other checkpoint; without {torn[0].parent} the run"
+                " would start again"
+            )
         for file in torn:
             self.display.say(f"{file}: cannot be read and is passed over")
         if state is not None:
@@ -290,6 +299,8 @@ class Trainer:
                 self.load_state(state)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise InputError(f"{path}: its checkpoint is not of this run: {one_line(error)}") from None
+            if self.progress.step == 0:
+                self.deliver_best()
         if self.run is not None:
             self.run.trim_metrics(self.progress.epoch)
 

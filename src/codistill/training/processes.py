@@ -5,6 +5,7 @@ all-reduce after the stem's backward pass averages gradients, running statistics
 holds the same state after every step, and any of them may save it.
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,10 @@ def launch(config: TrainingConfig) -> Fabric:
     Raises:
         InputError: The device is not there, or there are too few of it.
     """
+    # Which process is which is nothing a user asked for.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if config.device == "mps" and config.precision == "64-true":
+        raise InputError("training.precision 64-true: Apple GPUs have no numbers of 64 bits; use 32-true")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("training.device cuda: torch finds no CUDA device here; use cpu or auto")
     if config.device == "mps" and not torch.backends.mps.is_available():

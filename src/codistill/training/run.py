@@ -21,6 +21,8 @@ from codistill.config import Config
 from codistill.config.parsing import load_config
 from codistill.errors import InputError
 
+_QUIETLY: Any = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+
 
 class RunFolder:
     """One run's folder. Making or opening it takes its lock, which a process holds until it ends.
@@ -36,10 +38,10 @@ class RunFolder:
         self.predictions_file = path / "predictions.safetensors"
         self.checkpoints = path / "checkpoints"
         self.students = path / "students"
-        self._lock = (path / ".lock").open("w")
+        self._lock = (path / ".lock").open("a")
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             self._lock.close()
             raise InputError(f"{path}: another process is training this run") from None
         self.checkpoints.mkdir(exist_ok=True)
@@ -52,7 +54,7 @@ class RunFolder:
         Raises:
             InputError: The folder exists or cannot be made.
         """
-        parent = Path(config.run.folder)
+        parent = Path(config.run.folder).expanduser()
         files = {
             "environment.json": _json(environment()),
             "config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode(),
@@ -194,18 +196,18 @@ def _default_name(config: Config) -> str:
 
 
 def _git_commit() -> str | None:
-    source = Path(__file__).resolve().parent
+    """Return the commit of the code that runs, -dirty behind it if there are changes; `None` if installed."""
+    source = Path(__file__).resolve()
+    git = ["git", "-C", str(source.parent)]
     try:
+        # The package may lie within somebody else's repository.
+        subprocess.run([*git, "ls-files", "--error-unmatch", source.name], **_QUIETLY)
         answer = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **_QUIETLY
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return str(answer.stdout).strip()
 
 
 def _json(content: dict[str, Any]) -> bytes:

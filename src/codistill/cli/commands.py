@@ -1,0 +1,212 @@
+"""The commands, one function each."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codistill.cli.arguments import (
+    HELP,
+    config_of_run,
+    data_of,
+    joined,
+    paths_alone,
+    print_usage,
+    run_with_options,
+    take_option,
+    variations,
+)
+from codistill.config import Config, baseline
+from codistill.config.parsing import make_parser, parse_config
+from codistill.errors import InputError, Interrupted
+
+if TYPE_CHECKING:
+    from codistill.training.group import Kind
+
+USAGE = """\
+codistill trains one image classifier once and gives several, each smaller than the last.
+
+usage: codistill COMMAND …
+
+  train [CONFIG.yaml] [--section.key value …]          train all students of a config (none: the digits)
+  resume RUN [--data.root FOLDER …]                    go on with a stopped run, sweep or set of baselines
+  baseline CONFIG|RUN --student 5|all [--section.key value …]
+                                                       train one student, or each, alone on the labels
+  evaluate RUN [--data FOLDER | --data.key value …]    test the delivered models of a run
+  compare RUN BASELINE_RUN … [--which last|best]       ensemble against baselines, student by student
+  profile [CONFIG.yaml] [--section.key value …]        size, cost and latency of every student, untrained
+  sweep [CONFIG.yaml] --section.key a,b … [--section.key value …]
+                                                       train every combination, one run after another
+
+'codistill COMMAND --help' says more. Students are called S1 … SN; S1 is the whole network.
+"""
+MOVABLE = ("data.root", "data.workers", "data.memory_gib", "training.device")
+"""What may differ when a run goes on, elsewhere: where its data are and what computes it."""
+
+
+def train(words: list[str]) -> int:
+    """Train all students of a config."""
+    config = parse_config(words, make_parser("train", "Train all students of a config together."))
+    from codistill.training.experiment import train
+
+    train(config)
+    return 0
+
+
+def resume(words: list[str]) -> int:
+    """Go on with a run or a group."""
+    usage = f"resume RUN [{' | '.join(f'--{name} value' for name in MOVABLE)}]"
+    if HELP & set(words):
+        print_usage(
+            usage,
+            "Go on with a stopped run, sweep or set of baselines as if it had never stopped. The options\n"
+            "are for a run that was moved: where its data are now, and the device that is there.",
+        )
+    folder = next((Path(word) for word in words if not word.startswith("-")), None)
+    if folder is not None and (folder / "group.json").is_file():
+        return _finish_group(paths_alone(words, "resume GROUP", many=False)[0])
+    path, options = run_with_options(words, usage, MOVABLE)
+    if (path / "results.json").is_file():
+        print(f"{path}: has finished; nothing is left to do")
+        return 0
+    changes = [f"--{name}={value}" for name, value in options]
+    config = parse_config([str(path / "config.yaml"), *changes], make_parser("resume", ""))
+    from codistill.training.experiment import resume
+
+    resume(path, config)
+    return 0
+
+
+def train_baselines(words: list[str]) -> int:
+    """Train students alone, from a config or a run."""
+    usage = "baseline CONFIG|RUN --student 5|all [--section.key value …]"
+    parser = make_parser(
+        usage, "Train one student (--student 5), or each (--student all), alone on the labels.\n\nSettings:"
+    )
+    if HELP & set(words):
+        parser.print_help()
+        return 0
+    choice, words = take_option(words, "student", "the student's number, or all")
+    if choice is None:
+        raise InputError("--student is needed: the student's number, or all")
+    members = []
+    for values, rest in variations(config_of_run(words)):
+        config = parse_config(rest, parser)
+        for number in _numbers(choice, config):
+            members.append(({**values, "model.students": [number]}, baseline(config, number), f"S{number}"))
+    if len(members) == 1:
+        from codistill.training.experiment import train
+
+        train(members[0][1])
+        return 0
+    named = [(joined(values, student), values, config) for values, config, student in members]
+    return _train_members("baseline", named)
+
+
+def sweep(words: list[str]) -> int:
+    """Train every combination of values."""
+    usage = "sweep [CONFIG.yaml] --section.key a,b … [--section.key value …]"
+    parser = make_parser(
+        usage,
+        "Train every combination of values given as a,b,c, one run after another.\nA list in brackets is one"
+        " value: --schedule.milestones [0.5,0.75],[0.6].\n\nSettings:",
+    )
+    if HELP & set(words):
+        parser.print_help()
+        return 0
+    members = []
+    for values, rest in variations(words):
+        config = parse_config(rest, parser)
+        members.append((joined(values), values, config))
+    if not members[0][1]:
+        raise InputError("sweep: nothing varies; give a setting several values, such as --seed 0,1,2")
+    return _train_members("sweep", members)
+
+
+def evaluate(words: list[str]) -> int:
+    """Test the delivered models of a run."""
+    usage = "evaluate RUN [--data FOLDER | --data.key value …]"
+    if HELP & set(words):
+        print_usage(
+            usage,
+            "Test a run's delivered models on its test images, on a folder of images with a folder for each\n"
+            "of its classes, or on its data with settings changed, such as --data.root.",
+        )
+    run, options = run_with_options(words, usage, ("data", "data."))
+    data, all_images = data_of(run, options)
+    from codistill.training.delivered import evaluate
+
+    print(evaluate(run, data, all_images=all_images).table())
+    return 0
+
+
+def compare(words: list[str]) -> int:
+    """Compare ensembles with baselines."""
+    usage = "compare RUN BASELINE_RUN … [--which last|best]"
+    if HELP & set(words):
+        print_usage(
+            usage,
+            "Ensemble against baselines, student by student; groups and several seeds may be given, in any\n"
+            "order. --which takes the accuracy of the last epoch or of the best on validation images\n"
+            "(default: best where every run has it).",
+        )
+    which: Any
+    which, words = take_option(words, "which", "last or best")
+    if which not in (None, "last", "best"):
+        raise InputError(f"--which must be last or best, not {which!r}")
+    paths = paths_alone(words, usage, many=True)
+    from codistill.results.compare import compare
+
+    print(compare(paths, which).table())
+    return 0
+
+
+def profile(words: list[str]) -> int:
+    """Print what every student of a config will cost."""
+    config = parse_config(
+        words, make_parser("profile", "Size, cost and latency of every student, before training.")
+    )
+    from codistill.training.profile import profile
+
+    print(profile(config))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "resume": resume,
+    "baseline": train_baselines,
+    "evaluate": evaluate,
+    "compare": compare,
+    "profile": profile,
+    "sweep": sweep,
+}
+
+
+def _numbers(choice: str, config: Config) -> tuple[int, ...]:
+    numbers = config.model.trained_students
+    if choice == "all":
+        return numbers
+    wanted = choice.removeprefix("S")
+    if not wanted.isdecimal():
+        raise InputError(f"--student must be one of {', '.join(map(str, numbers))} or all, not {choice!r}")
+    return (int(wanted),)
+
+
+def _train_members(kind: "Kind", members: Sequence[tuple[str, dict[str, Any], Config]]) -> int:
+    from codistill.training.group import Member, create_group, member_name
+
+    runs = [Member(member_name(name), values, config) for name, values, config in members]
+    run = runs[0].config.run
+    return _finish_group(create_group(kind, runs, folder=run.folder, name=run.name))
+
+
+def _finish_group(path: Path) -> int:
+    from codistill.results.group import summarise_group
+    from codistill.training.group import train_group
+
+    try:
+        failed = train_group(path, print)
+    except Interrupted as stop:
+        raise Interrupted(path, stop.signal_number) from None
+    print(f"\n{summarise_group(path).table()}\n\nruns {path}")
+    return 1 if failed else 0
