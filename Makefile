@@ -14,7 +14,7 @@ install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint coverage check slow
+.PHONY: help train test lint coverage check slow long
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: lint coverage  ## lint and coverage: what a change must pass
 
 slow: .venv/.test  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+long: .venv/.test  ## the tests that are too long for every change
+	$(BIN)/python -m pytest -m long
 
 # Each stamp is written when its installation has succeeded, and is out of date when pyproject.toml is newer.
 .venv/.installed: pyproject.toml

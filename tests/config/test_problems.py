@@ -195,3 +195,25 @@ def test_a_run_name_never_leaves_its_folder(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "9", "digits-0.5", "x=1,y=2", "a..b", "A" * 151])
 def test_ordinary_run_names_pass(name: str) -> None:
     assert list(changed({"run.name": name}).problems()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"schedule.name": "cos"}, "schedule.name must be one of constant, multistep, exponential, cosine"),
+        ({"optimizer.name": "SGD"}, "optimizer.name must be one of sgd, adam, adamw, rmsprop, not 'SGD'"),
+        ({"objective.feature_match": "mean"}, "objective.feature_match must be one of adapter, channel_mean"),
+        ({"optimizer.lr": "0.1"}, "optimizer.lr must be a number, not '0.1'"),
+        ({"optimizer.betas": (0.9,)}, "optimizer.betas must be a list of 2 values, each a number"),
+        ({"schedule.milestones": [0.5]}, "schedule.milestones must be a list, each a number, not [0.5]"),
+        ({"data.root": 3}, "data.root must be text or null, not 3"),
+        ({"training.freeze_stem": 1}, "training.freeze_stem must be true or false, not 1"),
+        ({"model.narrow_blocks": 4}, "model.narrow_blocks must be one of 1, 2, 3, not 4"),
+    ],
+)
+def test_types_are_checked_in_python_too(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        check(changed(changes))
+    assert str(error.value).startswith(message)

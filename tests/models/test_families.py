@@ -39,6 +39,15 @@ TABLE_1: dict[str, list[float]] = {
 }
 # Two steps of five students of each of these take a second or two.
 QUICK = ("resnet18", "efficientnet_b0")
+# One of each kind that takes seconds; the others take up to two minutes.
+MODERATE = (
+    "cifar_resnet56",
+    "densenet_bc_k12",
+    "resnet50",
+    "resnext50_32x4d",
+    "densenet121",
+    "efficientnet_b2",
+)
 
 
 def described(
@@ -234,9 +243,14 @@ def test_two_steps_and_every_student_alone(name: str, tmp_path: Path) -> None:
     check_steps_and_delivery(name, 5, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_students", [3, 5])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in MODERATE else pytest.mark.long)
+        for name in ARCHITECTURES
+    ],
+)
 def test_two_steps_and_every_student_alone_of_every_network(
     name: str, num_students: int, tmp_path: Path
 ) -> None:

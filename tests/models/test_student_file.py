@@ -257,3 +257,23 @@ def test_a_failed_save_leaves_the_old_files(saved: Path, monkeypatch: pytest.Mon
         save_model(model_of("S3"), saved)
 
     assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(1, 8, 8, 1),
+        torch.zeros(8, 8, 1, dtype=torch.uint8),
+        torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 9, 8, 1, dtype=torch.uint8),
+    ],
+)
+def test_predict_takes_bytes_of_its_size_alone(images: torch.Tensor) -> None:
+    preprocessing = Preprocessing(height=8, width=8, channels=1, mean=(0.0,), std=(1.0,))
+    model = DeliveredModel(
+        tiny_ensemble(("S1",)), name="S1", classes=("a", "b", "c", "d"), preprocessing=preprocessing
+    ).eval()
+    with pytest.raises(InputError, match=r"S1 takes images of bytes, uint8 \[B, 8, 8, 1\], not"):
+        model.predict(images)
+    probabilities = model.predict(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(2))

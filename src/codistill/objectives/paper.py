@@ -14,9 +14,9 @@ PSEUDO_TEACHER = "S1"
 
 
 class PaperObjective(nn.Module):
-    """L = α Σ_j CE + β Σ_{j≥1} Σ_b MSE + γ Σ_j KL (Walawalkar et al. 2020, section 3.4).
+    """L = α Σ_j CE + β Σ_{j>1} Σ_b MSE + γ Σ_j KL (Walawalkar et al. 2020, section 3.4).
 
-    Sums run over students, means over the batch. With one student it is α · CE exactly. The adapters are
+    j = 1 … N are the students S1 … SN, b the blocks. Sums run over students, means over the batch. With one student it is α · CE exactly. The adapters are
     1×1 convolutions with bias from a student's channels to S1's; they live here, never in a student.
 
     Args:
@@ -72,7 +72,7 @@ class PaperObjective(nn.Module):
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def feature_term(self, name: str, maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
-        """Return Σ_b MSE(A_jb(f_jb), sg(f_0b)) of one student, a scalar."""
+        """Return Σ_b MSE(A_jb(f_jb), sg(f_1b)) of one student, a scalar."""
         pairs = zip(maps, teacher_maps, strict=True)
         if self.config.feature_match == "channel_mean":
             return torch.stack([channel_mean_mse(own, teacher) for own, teacher in pairs]).sum()
