@@ -42,6 +42,10 @@ LARGEST_SMALL_IMAGE = 64
 """Pixels up to which images are small: a stem made for ImageNet would leave little of them."""
 
 
+TEACHER = "teacher"
+"""The name of the ensemble teacher beside S1 … SN, wherever members have names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The pseudo teacher's architecture and the ladder of students below it."""

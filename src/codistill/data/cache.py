@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from codistill.data.files import one_line, shown
+from codistill.data.files import shown
+from codistill.errors import one_line
 
 _FORMAT = 1  # To be raised whenever decoding changes, so that no older entry is taken for a new one.
 

@@ -6,18 +6,12 @@ from pathlib import Path
 
 from codistill.config.data import DataConfig
 from codistill.data.download import download
-from codistill.errors import InputError
+from codistill.errors import InputError, one_line
 
 
 def shown(path: str | Path) -> str:
     """Return a path as a message shows it: quoted, on one line whatever its name holds."""
     return repr(os.fspath(path))
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an exception says, cut to one line of at most 300 signs."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def root_folder(config: DataConfig) -> Path:

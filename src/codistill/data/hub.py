@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from codistill.data.files import one_line
 from codistill.data.parquet import ROWS_AT_A_TIME, Table, datasets_library
-from codistill.errors import InputError
+from codistill.errors import InputError, one_line
 
 
 def hub_table(name: str, split: str) -> Table:

@@ -12,9 +12,9 @@ import numpy as np
 
 from codistill.config.data import SOURCES, DataConfig
 from codistill.data.arrays import checked_labels, in_memory
-from codistill.data.files import folder_with, one_line, shown, stored
+from codistill.data.files import folder_with, shown, stored
 from codistill.data.images import LabelledImages, SourceData
-from codistill.errors import InputError
+from codistill.errors import InputError, one_line
 
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from codistill.data.files import one_line, shown
-from codistill.errors import InputError
+from codistill.data.files import shown
+from codistill.errors import InputError, one_line
 
 ROWS_AT_A_TIME = 200
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from codistill.data.files import one_line, shown
-from codistill.errors import InputError
+from codistill.data.files import shown
+from codistill.errors import InputError, one_line
 
 # Instructions that name classes to instantiate, extension codes, persistent ids or outside buffers.
 _REFUSED = {

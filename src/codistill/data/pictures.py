@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from codistill.data.files import one_line
-from codistill.errors import InputError
+from codistill.errors import InputError, one_line
 
 # Pillow knows more kinds, and one of them (EPS) it hands to another program to run.
 _KINDS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")

@@ -6,9 +6,9 @@ import numpy as np
 
 from codistill.config.data import DataConfig
 from codistill.data.arrays import checked_labels, in_memory
-from codistill.data.files import folder_with, one_line, shown
+from codistill.data.files import folder_with, shown
 from codistill.data.images import LabelledImages, SourceData
-from codistill.errors import InputError
+from codistill.errors import InputError, one_line
 
 _FILES = ("train_32x32.mat", "test_32x32.mat")
 _PLACES = ("", "SVHN")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from codistill.config.model import TEACHER
 from codistill.models.catalog import StudentDescription
 from codistill.models.ensemble import Classifier, Ensemble
 
@@ -92,7 +93,7 @@ def student_costs(
         full_size = count_parameters(Ensemble({"S1": pseudo_teacher}))
         groups = {name: Ensemble({name: description}) for name, description in descriptions.items()}
         if len(groups) > 1:
-            groups["teacher"] = Ensemble(descriptions)
+            groups[TEACHER] = Ensemble(descriptions)
     costs = {}
     for name, members in groups.items():
         parameters = count_parameters(members)

@@ -16,8 +16,9 @@ PSEUDO_TEACHER = "S1"
 class PaperObjective(nn.Module):
     """L = α Σ_j CE + β Σ_{j>1} Σ_b MSE + γ Σ_j KL (Walawalkar et al. 2020, section 3.4).
 
-    j = 1 … N are the students S1 … SN, b the blocks. Sums run over students, means over the batch. With one student it is α · CE exactly. The adapters are
-    1×1 convolutions with bias from a student's channels to S1's; they live here, never in a student.
+    j = 1 … N are the students S1 … SN, b the blocks. Sums run over students, means over the batch. With one
+    student it is α · CE exactly. The adapters are 1×1 convolutions with bias from a student's channels to
+    S1's; they live here, never in a student.
 
     Args:
         config: Weights, temperature and the way maps are compared.

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codistill.config.model import TEACHER
 from codistill.errors import InputError
 from codistill.results import formatting
 from codistill.results.pairing import Pairs, pair
-from codistill.results.records import TEACHER, RunRecord, Which, read_runs
+from codistill.results.records import RunRecord, Which, read_runs
 from codistill.results.spread import Spread, bootstrap_interval, spread_of
+from codistill.tables import markdown_table
 
 Verdict = Literal["better", "worse", "unclear"]
 
@@ -91,7 +93,7 @@ class Comparison:
             for row in self.rows
         ]
         return "\n".join(
-            [self._title(), "", formatting.table(rows, headers, text_columns=(0, 8)), "", *self._legend()]
+            [self._title(), "", markdown_table(rows, headers, text_columns=(0, 8)), "", *self._legend()]
         )
 
     def _title(self) -> str:

@@ -1,8 +1,6 @@
 """How numbers look in tables, so that all tables look alike."""
 
-from collections.abc import Iterable, Sequence
-
-from tabulate import tabulate
+from collections.abc import Iterable
 
 from codistill.results.spread import Spread
 
@@ -44,10 +42,3 @@ def listing(items: Iterable[object]) -> str:
     """Return the items in words: 0, 1 and 2."""
     words = [str(item) for item in items]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def table(rows: Iterable[Sequence[str]], headers: Sequence[str], text_columns: Iterable[int]) -> str:
-    """Return a table in GitHub's Markdown, numbers to the right, that reads as well as plain text."""
-    left = set(text_columns)
-    align = ["left" if column in left else "right" for column in range(len(headers))]
-    return tabulate(list(rows), headers, tablefmt="pipe", disable_numparse=True, colalign=align)

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from codistill.config.model import TEACHER
 from codistill.errors import InputError
 from codistill.results import formatting
-from codistill.results.records import TEACHER, RunRecord, Which, read_group, read_run, unfinished
+from codistill.results.records import RunRecord, Which, read_group, read_run, unfinished
 from codistill.results.spread import Spread, spread_of
+from codistill.tables import markdown_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class GroupSummary:
         headers = [*self.parameters, "seeds", *names, *averages]
         epoch = "last epoch" if self.which == "last" else "best epoch on the validation images"
         lines = [f"{self.folder}: accuracy in % on the test images, which only report, at the {epoch}.", ""]
-        lines += [formatting.table(rows, headers, text_columns=())] if rows else ["No run is finished."]
+        lines += [markdown_table(rows, headers, text_columns=())] if rows else ["No run is finished."]
         lines.append("")
         if any(len(row.seeds) > 1 for row in self.rows):
             lines.append("±: standard deviation over seeds.")

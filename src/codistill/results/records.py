@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from codistill.config.model import TEACHER
 from codistill.errors import InputError, one_line
 from codistill.results.run_files import RunResults, read_config, read_json, read_results, refuse
 
 Which = Literal["last", "best"]
 """Whose weights were tested: those of the last epoch, or of the best epoch on the validation images."""
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)

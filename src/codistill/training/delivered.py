@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from codistill.config import DataConfig, completed
@@ -18,6 +17,7 @@ from codistill.data.sources import load_source
 from codistill.errors import InputError
 from codistill.models.ensemble import Ensemble
 from codistill.models.student_file import DeliveredModel, load_model, save_model
+from codistill.tables import markdown_table
 from codistill.training.display import TITLES
 from codistill.training.evaluate import accuracy, predict
 
@@ -89,9 +89,7 @@ class Evaluation:
             for name in columns[0]
         ]
         headers = ["student", *(TITLES[variant] for variant in self.accuracies)]
-        align = ("left",) + ("right",) * len(columns)
-        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
-        return f"{self.run} on {self.images:,} images of {self.source}\n\n{table}"
+        return f"{self.run} on {self.images:,} images of {self.source}\n\n{markdown_table(rows, headers)}"
 
 
 def evaluate(run: str | Path, data: DataConfig | None = None, *, all_images: bool = False) -> Evaluation:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tabulate import tabulate
 from tqdm import tqdm
 
+from codistill.config.model import TEACHER
 from codistill.models.cost import StudentCost
+from codistill.tables import markdown_table
 
 STEPS_BEFORE_CORRECTION = 20
 TITLES = {"last": "test %, last epoch", "best": "test %, best on validation"}
@@ -38,14 +39,10 @@ class Display:
         rows = [
             [name, f"{cost.parameters:,}", f"{cost.relative_size_percent:.2f}", f"{cost.macs:,}"]
             for name, cost in costs.items()
-            if name != "teacher"
+            if name != TEACHER
         ]
         headers = ["student", "parameters", "size %", "MACs"]
-        self.say(
-            tabulate(
-                rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left",) + ("right",) * 3
-            )
-        )
+        self.say(markdown_table(rows, headers))
 
     def forecast(self, step_seconds: float, steps_left: float, how: str = "estimated") -> None:
         """Print the expected end, given the seconds of a step and the steps that are left."""
@@ -99,8 +96,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         for name, row in students.items()
     ]
     headers = ["student", "parameters", "size %", "MACs", *(TITLES[variant] for variant in variants)]
-    align = ("left",) + ("right",) * (len(headers) - 1)
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return markdown_table(rows, headers)
 
 
 def _summary(terms: Mapping[str, float]) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch
 from codistill.models.ensemble import StudentOutput, mean_logits
-
-TEACHER = "teacher"
 
 
 def member_logits(outputs: Mapping[str, StudentOutput]) -> dict[str, Tensor]:

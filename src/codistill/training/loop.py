@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from codistill.config import Config, ObjectiveConfig
+from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch, Data
 from codistill.errors import InputError, Interrupted, one_line
 from codistill.models.catalog import feature_channels
@@ -23,7 +24,7 @@ from codistill.randomness import derive_seed
 from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
-from codistill.training.evaluate import TEACHER, accuracy, member_logits, predict
+from codistill.training.evaluate import accuracy, member_logits, predict
 from codistill.training.optimizer import make_optimizer, make_plateau, rate_factor, set_learning_rate
 from codistill.training.phase import Phase, first_epoch, phase_of
 from codistill.training.processes import average, broadcast_state, share_of

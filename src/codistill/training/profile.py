@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import torch
-from tabulate import tabulate
 
 from codistill.config import SOURCES, Config, check, completed
+from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch
 from codistill.models.catalog import StudentDescription, describe_students, feature_channels
 from codistill.models.cost import activation_bytes, count_macs, measure_latency, student_costs
 from codistill.models.ensemble import Classifier, Ensemble, refuse_small_images
 from codistill.objectives.paper import PSEUDO_TEACHER, PaperObjective
+from codistill.tables import markdown_table
 from codistill.training.forecast import forecast_step_seconds
 from codistill.training.loop import LABELS_ALONE
 from codistill.training.run import processor_name
@@ -39,7 +40,7 @@ def profile(config: Config) -> str:
     images = torch.zeros(1, *shape).to(memory_format=torch.channels_last)
     rows = []
     for name, cost in costs.items():
-        members = list(students) if name == "teacher" else [name]
+        members = list(students) if name == TEACHER else [name]
         median, slow = measure_latency(Classifier(ensemble.selected(members)), images)
         activations = activation_bytes({member: students[member] for member in members}, shape)
         rows.append(
@@ -62,9 +63,7 @@ def profile(config: Config) -> str:
         "latency ms",
         "90th percentile ms",
     ]
-    table = tabulate(
-        rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left",) + ("right",) * 6
-    )
+    table = markdown_table(rows, headers)
     channels, height, width = shape
     return (
         f"{config.model.name}, {num_classes} classes, images {channels}×{height}×{width}\n\n{table}\n\n"
