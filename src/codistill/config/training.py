@@ -107,7 +107,7 @@ class TrainingConfig:
     """Whether the stem, weights and statistics, keeps still once the students train together."""
 
     engine: Literal["auto", "eager", "parallel"] = "auto"
-    """How a step is computed; parallel runs students beside each other, with the same result up to rounding."""
+    """How a step is computed; parallel runs students beside each other, the same but for rounding."""
 
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     """Number format; bf16-mixed computes convolutions and products in bfloat16."""
