@@ -95,6 +95,7 @@ def config(tmp_path: Path) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_that_draws_goes_on_bit_for_bit(config: Config) -> None:
     whole = experiment.train(config)
 

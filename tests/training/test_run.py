@@ -216,7 +216,7 @@ train(load_config(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("fatal", [1, 3])
+@pytest.mark.parametrize("fatal", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_while_saving_loses_nothing(
     small_config: Config, finished: Path, tmp_path: Path, fatal: int
 ) -> None:
