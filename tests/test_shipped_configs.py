@@ -98,9 +98,12 @@ def test_a_paper_config_says_what_the_paper_says(file: Path) -> None:
         assert (schedule.name, schedule.milestones, schedule.factor) == ("multistep", (0.5, 0.75), 0.1)
 
 
-def is_slow(file: Path) -> bool:
-    name = load_config(file).model.name
-    return name not in QUICK
+def tier(file: Path) -> list[pytest.MarkDecorator]:
+    config = load_config(file)
+    if config.model.name in QUICK:
+        return []
+    # Images of 224 pixels take minutes and several GiB.
+    return [pytest.mark.long if config.data.source == "folder" else pytest.mark.slow]
 
 
 def parameters() -> list[Any]:
@@ -108,7 +111,7 @@ def parameters() -> list[Any]:
         pytest.param(
             file,
             id=str(file.relative_to(CONFIGS).with_suffix("")),
-            marks=[pytest.mark.slow] if is_slow(file) else [],
+            marks=tier(file),
         )
         for file in FILES
     ]
