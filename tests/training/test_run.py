@@ -216,7 +216,8 @@ train(load_config(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("fatal", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fatal", [1, 3])
 def test_a_kill_while_saving_loses_nothing(
     small_config: Config, finished: Path, tmp_path: Path, fatal: int
 ) -> None:
@@ -469,7 +470,14 @@ def test_without_validation_only_the_last_epoch_is_reported(small_config: Config
     assert metrics(run)[0]["images"] == 48
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine", "exponential", "constant"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "plateau",
+        "cosine",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("exponential", "constant")),
+    ],
+)
 def test_every_schedule_goes_on_bit_for_bit(
     small_config: Config, schedule: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
