@@ -14,9 +14,10 @@ import torch
 
 from codistill.config import ModelConfig
 from codistill.models.architecture import Stem
-from codistill.models.catalog import ARCHITECTURES, StudentDescription, architecture_of, describe_students
+from codistill.models.catalog import ARCHITECTURES, StudentDescription, architecture_of
 from codistill.models.cost import count_macs, count_parameters
 from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.ladder import describe_students
 
 TABLE_1 = {
     "cifar_resnet20": (62.95, 35.61, 15.50, 3.95),
@@ -43,7 +44,7 @@ HEADERS = (
 
 def described(name: str, stem: Stem) -> list[StudentDescription]:
     """Return five students, S1 first."""
-    config = ModelConfig(name=name, stem=stem)  # type: ignore[arg-type]
+    config = ModelConfig(name=name, stem=stem)
     return list(describe_students(config, in_channels=3, num_classes=10).values())
 
 

@@ -89,7 +89,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         (["evaluate", "/nowhere"], "/nowhere: is no run folder: it has no config.yaml"),
         (["compare", "/nowhere"], "/nowhere"),
         (["compare", "--which", "first", "x"], "--which must be last or best, not 'first'"),
-        (["profile", "--model.name", "vgg"], "--model.name must be one of cifar_resnet20"),
+        (["profile", "--model.name", "vgg"], "model.name must be one of cifar_resnet20"),
     ],
 )
 def test_a_mistake_gets_one_line_and_status_2(

@@ -4,12 +4,12 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from codistill.config import Config
-from codistill.config.model import ModelName
+from codistill.config.model import NETWORKS
 from codistill.config.parsing import config_from_mapping, load_config, make_parser, parse_config
 from codistill.errors import InputError
 
@@ -135,7 +135,8 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     ("data: {normalize: 2}", "c.yaml line 1: data.normalize must be true or false, not 2"),
     (
         "model: {name: resnet}",
-        f"c.yaml line 1: model.name must be one of {', '.join(get_args(ModelName))}, not 'resnet'",
+        f"c.yaml line 1: model.name must be one of {', '.join(NETWORKS)}, or timm:NAME, torchvision:NAME or"
+        " module:function of your own, not 'resnet'; did you mean resnet50?",
     ),
     (
         "optimizer: {betas: [1, 2, 3]}",

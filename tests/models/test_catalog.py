@@ -11,10 +11,10 @@ from codistill.models.catalog import (
     StudentDescription,
     build_branch,
     build_stem,
-    describe_students,
     feature_channels,
 )
 from codistill.models.cost import count_parameters, student_costs
+from codistill.models.ladder import describe_students
 
 # Walawalkar et al. 2020, table 1: parameters as a share of S1's, in percent, with heads of 10 classes.
 TABLE_1: dict[str, list[float]] = {

@@ -5,10 +5,10 @@ import torch
 from torchvision.models.densenet import _DenseBlock
 
 from codistill.config import ModelConfig
-from codistill.models.catalog import describe_students
 from codistill.models.cost import count_macs, count_parameters
 from codistill.models.densenet_bc import DenseLayer
 from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.ladder import describe_students
 
 
 def counted_by_hand(

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from codistill.config import ModelConfig
-from codistill.models.catalog import ARCHITECTURES, StudentDescription, describe_students
+from codistill.models.catalog import ARCHITECTURES, StudentDescription
 from codistill.models.cost import count_parameters
 from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.ladder import describe_students
 
 OURS = [name for name in ARCHITECTURES if not name.startswith(("cifar_", "densenet_bc_"))]
 

@@ -262,8 +262,8 @@ def test_channel_means_are_compared_block_by_block() -> None:
 def test_the_narrowed_blocks_are_those_compared() -> None:
     """The reference compares the first blocks' maps although it narrows the last ones."""
     from codistill.config import ModelConfig
-    from codistill.models.catalog import describe_students
     from codistill.models.ensemble import Ensemble
+    from codistill.models.ladder import describe_students
 
     students = describe_students(
         ModelConfig(num_students=2, narrow_blocks=2), in_channels=1, num_classes=CLASSES

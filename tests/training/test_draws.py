@@ -12,8 +12,9 @@ from torch import Tensor
 from codistill.config import Config, DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainingConfig
 from codistill.config.parsing import load_config
 from codistill.errors import InputError
-from codistill.models.catalog import describe_students, feature_channels
+from codistill.models.catalog import feature_channels
 from codistill.models.ensemble import Ensemble
+from codistill.models.ladder import describe_students
 from codistill.objectives.paper import PaperObjective
 from codistill.training import experiment
 from codistill.training.step import EagerEngine, ParallelEngine, choose_engine

@@ -6,8 +6,8 @@ import pytest
 
 from codistill.config import Config, DataConfig, ModelConfig, TrainingConfig
 from codistill.errors import InputError
-from codistill.models.catalog import describe_students
 from codistill.models.cost import activation_bytes
+from codistill.models.ladder import describe_students
 from codistill.training.profile import profile
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from codistill.config import DataConfig, completed
+from codistill.config import Config, DataConfig, completed
 from codistill.config.grid import combinations
+from codistill.config.model import OTHER_NETWORK
 from codistill.config.parsing import make_parser, parse_config, split_arguments, without_file
 from codistill.errors import InputError
 
@@ -30,6 +31,26 @@ def take_option(words: Sequence[str], name: str, allowed: str) -> tuple[str | No
         if word.startswith(f"--{name}="):
             return word.partition("=")[2], rest[:index] + rest[index + 1 :]
     return None, rest
+
+
+def import_network(config: Config) -> None:
+    """Import the user's own network that a config names; for configs that the user runs, not for folders."""
+    if config.model.is_own:
+        from codistill.models.networks import import_network
+
+        import_network(config.model.name)
+
+
+def import_given_network(words: Sequence[str]) -> list[str]:
+    """Import the network that --model names, and return the words without it."""
+    name, rest = take_option(words, "model", "module:function")
+    if name is not None:
+        from codistill.models.networks import import_network
+
+        if not OTHER_NETWORK.fullmatch(name):
+            raise InputError(f"--model must be module:function, not {name!r}")
+        import_network(name)
+    return rest
 
 
 def paths_alone(words: Sequence[str], usage: str, *, many: bool) -> list[Path]:

@@ -8,6 +8,8 @@ from codistill.cli.arguments import (
     HELP,
     config_of_run,
     data_of,
+    import_given_network,
+    import_network,
     joined,
     paths_alone,
     print_usage,
@@ -46,6 +48,7 @@ MOVABLE = ("data.root", "data.workers", "data.memory_gib", "training.device")
 def train(words: list[str]) -> int:
     """Train all students of a config."""
     config = parse_config(words, make_parser("train", "Train all students of a config together."))
+    import_network(config)
     from codistill.training.experiment import train
 
     train(config)
@@ -54,13 +57,15 @@ def train(words: list[str]) -> int:
 
 def resume(words: list[str]) -> int:
     """Go on with a run or a group."""
-    usage = f"resume RUN [{' | '.join(f'--{name} value' for name in MOVABLE)}]"
+    usage = f"resume RUN [{' | '.join(f'--{name} value' for name in MOVABLE)} | --model module:function]"
     if HELP & set(words):
         print_usage(
             usage,
             "Go on with a stopped run, sweep or set of baselines as if it had never stopped. The options\n"
-            "are for a run that was moved: where its data are now, and the device that is there.",
+            "are for a run that was moved: where its data are now, and the device that is there. A run\n"
+            "whose network is code of your own needs --model, which names it again.",
         )
+    words = import_given_network(words)
     folder = next((Path(word) for word in words if not word.startswith("-")), None)
     if folder is not None and (folder / "group.json").is_file():
         return _finish_group(paths_alone(words, "resume GROUP", many=False)[0])
@@ -88,9 +93,13 @@ def train_baselines(words: list[str]) -> int:
     choice, words = take_option(words, "student", "the student's number, or all")
     if choice is None:
         raise InputError("--student is needed: the student's number, or all")
+    words = import_given_network(words)
+    is_run = any(Path(word).is_dir() for word in words[:1])
     members = []
     for values, rest in variations(config_of_run(words)):
         config = parse_config(rest, parser)
+        if not is_run:
+            import_network(config)
         for number in _numbers(choice, config):
             members.append(({**values, "model.students": [number]}, baseline(config, number), f"S{number}"))
     if len(members) == 1:
@@ -116,6 +125,7 @@ def sweep(words: list[str]) -> int:
     members = []
     for values, rest in variations(words):
         config = parse_config(rest, parser)
+        import_network(config)
         members.append((joined(values), values, config))
     if not members[0][1]:
         raise InputError("sweep: nothing varies; give a setting several values, such as --seed 0,1,2")
@@ -124,13 +134,15 @@ def sweep(words: list[str]) -> int:
 
 def evaluate(words: list[str]) -> int:
     """Test the delivered models of a run."""
-    usage = "evaluate RUN [--data FOLDER | --data.key value …]"
+    usage = "evaluate RUN [--data FOLDER | --data.key value …] [--model module:function]"
     if HELP & set(words):
         print_usage(
             usage,
             "Test a run's delivered models on its test images, on a folder of images with a folder for each\n"
-            "of its classes, or on its data with settings changed, such as --data.root.",
+            "of its classes, or on its data with settings changed, such as --data.root. A run whose network\n"
+            "is code of your own needs --model, which names it again.",
         )
+    words = import_given_network(words)
     run, options = run_with_options(words, usage, ("data", "data."))
     data, all_images = data_of(run, options)
     from codistill.training.delivered import evaluate
@@ -165,6 +177,7 @@ def profile(words: list[str]) -> int:
     config = parse_config(
         words, make_parser("profile", "Size, cost and latency of every student, before training.")
     )
+    import_network(config)
     from codistill.training.profile import profile
 
     print(profile(config))

@@ -90,9 +90,11 @@ def completed(config: Config) -> Config:
     )
 
 
-def _stem(config: Config) -> Literal["auto", "imagenet", "small"]:
+def _stem(config: Config) -> Literal["auto", "imagenet", "small", "own"]:
     if config.model.stem != "auto":
         return config.model.stem
+    if not config.model.is_in_catalog:
+        return "own"
     if not config.model.has_imagenet_stem:
         return "small"
     size = _image_size(config.data)

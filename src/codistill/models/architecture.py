@@ -6,11 +6,12 @@ members.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-Stem = Literal["imagenet", "small"]
+Stem = Literal["imagenet", "small", "own"]
 """How a network begins: as for ImageNet, halving the image early, or with a 3×3 convolution of stride 1."""
 
 BLOCKS = 3
@@ -39,8 +40,8 @@ class Architecture(Protocol):
     def draws_random_numbers(self) -> bool:
         """Whether a student draws random numbers when it is trained, for dropout say."""
 
-    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
-        """Return the widths of student number 1 … N with only the last `narrow_blocks` blocks narrowed."""
+    def narrowed_widths(self, width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the widths with this share of their channels in the last `narrow_blocks` blocks."""
 
     def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
         """Return C of the three blocks' maps at these widths."""
@@ -52,19 +53,16 @@ class Architecture(Protocol):
         """Build the stem's output → logits [B, K] and the last compared blocks' maps, first to last."""
 
 
-def narrowed(channels: int, student: int, num_students: int) -> int:
-    """Return c · (N - j) // N, the paper's linear ladder, for student number j + 1 of N."""
-    return channels * (num_students - (student - 1)) // num_students
+def narrowed(channels: int, width: Fraction) -> int:
+    """Return ⌊c · w⌋; on the paper's ladder, w = (N - j) / N, that is its c · (N - j) // N."""
+    return int(channels * width)
 
 
-def narrowed_blocks(
-    widths: Sequence[int], student: int, num_students: int, narrow_blocks: int
-) -> tuple[int, ...]:
-    """Return the widths, one a block, with those of the last `narrow_blocks` on the paper's ladder."""
+def narrowed_blocks(widths: Sequence[int], width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+    """Return the widths, one a block, with this share of the last `narrow_blocks` of them."""
     full = len(widths) - narrow_blocks
     return tuple(
-        width if block < full else narrowed(width, student, num_students)
-        for block, width in enumerate(widths)
+        channels if block < full else narrowed(channels, width) for block, channels in enumerate(widths)
     )
 
 

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,9 +109,9 @@ class CifarResNet:
     stems: tuple[architecture.Stem, ...] = ("small",)
     draws_random_numbers: bool = False
 
-    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
-        """Return the widths of student number 1 … N."""
-        return narrowed_blocks(self.widths, student, num_students, narrow_blocks)
+    def narrowed_widths(self, width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the widths of a student that has this share of the channels."""
+        return narrowed_blocks(self.widths, width, narrow_blocks)
 
     def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
         """Return the channels of the three blocks' maps."""

@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,9 +73,9 @@ class DenseNet:
     stems: tuple[architecture.Stem, ...] = ("imagenet", "small")
     draws_random_numbers: bool = False
 
-    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
-        """Return the growth rates of student number 1 … N."""
-        return narrowed_blocks(self.widths, student, num_students, narrow_blocks)
+    def narrowed_widths(self, width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the growth rates of a student that has this share of the channels."""
+        return narrowed_blocks(self.widths, width, narrow_blocks)
 
     def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
         """Return the channels of the three blocks' maps, behind the transition where there is one."""

@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
@@ -112,16 +113,16 @@ class EfficientNet:
     @property
     def widths(self) -> tuple[int, ...]:
         """The channels of S1."""
-        return self.narrowed_widths(1, 1, BLOCKS)
+        return self.narrowed_widths(Fraction(1), BLOCKS)
 
     @property
     def stem_channels(self) -> int:
         """Channels of the stem's output."""
         return _rounded(STEM_CHANNELS, self.width)
 
-    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
-        """Return the channels of student number 1 … N, whose multiplier is (N - j) / N of S1's."""
-        narrow = self.width * (num_students - (student - 1)) / num_students
+    def narrowed_widths(self, width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the channels of a student whose multiplier is this share of S1's."""
+        narrow = self.width * width.numerator / width.denominator
         return tuple(
             _rounded(channels, self.width if block < BLOCKS - narrow_blocks else narrow)
             for channels, block in zip(NOMINAL_CHANNELS, BLOCK_OF_WIDTH, strict=True)

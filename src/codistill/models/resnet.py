@@ -11,6 +11,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -74,9 +75,9 @@ class ResNet:
         """The planes that leave each group one channel."""
         return (-(-64 // self.width_per_group),) * len(self.widths)
 
-    def narrowed_widths(self, student: int, num_students: int, narrow_blocks: int) -> tuple[int, ...]:
-        """Return the planes of student number 1 … N."""
-        return narrowed_blocks(self.widths, student, num_students, narrow_blocks)
+    def narrowed_widths(self, width: Fraction, narrow_blocks: int) -> tuple[int, ...]:
+        """Return the planes of a student that has this share of the channels."""
+        return narrowed_blocks(self.widths, width, narrow_blocks)
 
     def feature_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
         """Return the channels that layer2 … layer4 give."""

@@ -16,10 +16,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from codistill.atomic import write_atomically
+from codistill.config.model import NETWORKS
 from codistill.data.preprocessing import Preprocessing
 from codistill.errors import InputError, one_line
 from codistill.models.catalog import StudentDescription
 from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.networks import OwnNetwork, admit
 
 FORMAT = "codistill-model-1"
 STUDENT_NAME = re.compile(r"S[1-9][0-9]{0,3}")
@@ -78,21 +80,28 @@ def save_model(model: DeliveredModel, path: Path) -> None:
     write_atomically(_with_suffix(path, ".json"), (json.dumps(description, indent=1) + "\n").encode())
 
 
-def load_model(path: Path) -> DeliveredModel:
+def load_model(path: Path, model: OwnNetwork | None = None) -> DeliveredModel:
     """Read a model from `path`.safetensors and `path`.json, in evaluation mode, on the CPU.
+
+    Args:
+        path: Without the suffixes.
+        model: Its network, where it is one of the user's own: a file makes nothing be imported.
 
     Raises:
         InputError: A file is missing, torn, or not what `save_model` writes.
     """
     description_file, weights_file = _with_suffix(path, ".json"), _with_suffix(path, ".safetensors")
-    contents = _read_description(description_file)
+    contents = _read_description(description_file, model)
     try:
         tensors = load_file(weights_file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{weights_file}: holds no weights: {one_line(error)}") from None
     # Built without memory until the weights are known to fit: a description may claim any size.
-    with torch.device("meta"):
-        ensemble = Ensemble(contents.students)
+    try:
+        with torch.device("meta"):
+            ensemble = Ensemble(contents.students)
+    except InputError as error:
+        raise InputError(f"{description_file}: {error}") from None
     expected = ensemble.state_dict()
     differing = sorted(
         name
@@ -104,8 +113,13 @@ def load_model(path: Path) -> DeliveredModel:
             f"{weights_file}: holds no weights of {contents.name} as {description_file} describes it:"
             f" {len(differing)} tensors differ, the first is {differing[0]!r}"
         )
+    if any(student.cut is not None for student in contents.students.values()):
+        # Such a network may hold constants that no file holds.
+        ensemble = Ensemble(contents.students)
+    else:
+        ensemble.to_empty(device="cpu")
     precision = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else None
-    ensemble.to_empty(device="cpu").to(precision).load_state_dict(tensors)
+    ensemble.to(precision).load_state_dict(tensors)
     model = DeliveredModel(
         ensemble, name=contents.name, classes=contents.classes, preprocessing=contents.preprocessing
     )
@@ -120,7 +134,7 @@ class _Contents:
     preprocessing: Preprocessing
 
 
-def _read_description(file: Path) -> _Contents:
+def _read_description(file: Path, model: OwnNetwork | None) -> _Contents:
     try:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -130,7 +144,7 @@ def _read_description(file: Path) -> _Contents:
     try:
         contents = _Contents(
             name=_text(data, "name"),
-            students=_students(data.get("students")),
+            students=_students(data.get("students"), model),
             classes=_classes(data.get("classes")),
             preprocessing=Preprocessing.from_dict(_mapping(data, "preprocessing")),
         )
@@ -159,12 +173,16 @@ def _alike(expected: Tensor, given: Tensor) -> bool:
     )
 
 
-def _students(data: object) -> dict[str, StudentDescription]:
+def _students(data: object, model: OwnNetwork | None) -> dict[str, StudentDescription]:
     if not isinstance(data, dict) or not data:
         raise InputError("students must name at least one student")
     for name in data:
         if not STUDENT_NAME.fullmatch(name):
             raise InputError(f"a student must be called S1, S2 and so on, not {name!r}")
+    if model is not None:
+        for network in {_mapping(data, name).get("architecture") for name in data}:
+            if isinstance(network, str) and network not in NETWORKS:
+                admit(model, network)
     return {name: StudentDescription.from_dict(_mapping(data, name)) for name in data}
 
 

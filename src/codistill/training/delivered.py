@@ -16,6 +16,7 @@ from codistill.data.loaders import Data, plain_batches
 from codistill.data.sources import load_source
 from codistill.errors import InputError
 from codistill.models.ensemble import Ensemble
+from codistill.models.networks import OwnNetwork
 from codistill.models.student_file import DeliveredModel, load_model, save_model
 from codistill.tables import markdown_table
 from codistill.training.display import TITLES
@@ -24,7 +25,13 @@ from codistill.training.evaluate import accuracy, predict
 Variant = Literal["last", "best"]
 
 
-def load_student(run: str | Path, student: int | str, variant: Variant | None = None) -> DeliveredModel:
+def load_student(
+    run: str | Path,
+    student: int | str,
+    variant: Variant | None = None,
+    *,
+    model: OwnNetwork | None = None,
+) -> DeliveredModel:
     """Return a student of a run, or its ensemble teacher, as a model that stands alone.
 
     It is in evaluation mode, takes normalised images [B, C, H, W] and gives logits [B, K]; its
@@ -34,6 +41,7 @@ def load_student(run: str | Path, student: int | str, variant: Variant | None = 
         run: The run folder.
         student: 3 or "S3", or "teacher" for the mean of all students' logits.
         variant: "best" on validation or "last" epoch; `None` takes best where there is one.
+        model: The run's network, where it is one of your own: no folder makes codistill import code.
 
     Raises:
         InputError: There is no such run or student, or its files cannot be read.
@@ -43,7 +51,7 @@ def load_student(run: str | Path, student: int | str, variant: Variant | None = 
     name = f"S{student}" if isinstance(student, int) else student
     for candidate in variants:
         if (folder / candidate / f"{name}.json").is_file():
-            return load_model(folder / candidate / name)
+            return load_model(folder / candidate / name, model)
     found = delivered_names(run, variants[0]) or delivered_names(run, variants[-1])
     if not found:
         raise InputError(
@@ -92,7 +100,13 @@ class Evaluation:
         return f"{self.run} on {self.images:,} images of {self.source}\n\n{markdown_table(rows, headers)}"
 
 
-def evaluate(run: str | Path, data: DataConfig | None = None, *, all_images: bool = False) -> Evaluation:
+def evaluate(
+    run: str | Path,
+    data: DataConfig | None = None,
+    *,
+    all_images: bool = False,
+    model: OwnNetwork | None = None,
+) -> Evaluation:
     """Test all delivered models of a run in one pass.
 
     Args:
@@ -100,6 +114,7 @@ def evaluate(run: str | Path, data: DataConfig | None = None, *, all_images: boo
         data: The images, whose classes must be the run's, by name and in order; `None`: the run's own.
             Pictures are brought to the models' size unless `data.image_size` says otherwise.
         all_images: Test on the training images of `data` as well.
+        model: The run's network, where it is one of your own.
 
     Raises:
         InputError: The run has no students, or the images do not fit them.
@@ -108,32 +123,32 @@ def evaluate(run: str | Path, data: DataConfig | None = None, *, all_images: boo
     variants: tuple[Variant, ...] = ("last", "best")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {
-        (variant, name): load_student(run, name, variant).to(device)
+        (variant, name): load_student(run, name, variant, model=model).to(device)
         for variant in variants
         for name in delivered_names(run, variant)
     }
     if not models:
         raise InputError(f"{run}: holds no students yet: 'codistill resume {run}' finishes it")
-    model = next(iter(models.values()))
-    size = model.preprocessing.height
+    first = next(iter(models.values()))
+    size = first.preprocessing.height
     data = completed(load_config(run / "config.yaml")).data if data is None else data
     if (
         data.source in ("folder", "huggingface")
         and data.image_size is None
-        and size == model.preprocessing.width
+        and size == first.preprocessing.width
     ):
         data = replace(data, image_size=size)
     source = load_source(data)
     parts = [source.train, source.test] if all_images else [source.test]
-    _refuse_unlike(model, source.classes, parts)
-    dtype = next(model.parameters()).dtype
+    _refuse_unlike(first, source.classes, parts)
+    dtype = next(first.parameters()).dtype
 
     def logits(images: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():
-            return {f"{variant}/{name}": model(images) for (variant, name), model in models.items()}
+            return {f"{variant}/{name}": each(images) for (variant, name), each in models.items()}
 
     batches = itertools.chain.from_iterable(
-        plain_batches(part, model.preprocessing, workers=data.workers, device=device, dtype=dtype)
+        plain_batches(part, first.preprocessing, workers=data.workers, device=device, dtype=dtype)
         for part in parts
     )
     labels, predictions = predict(logits, batches)

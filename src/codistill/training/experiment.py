@@ -15,9 +15,10 @@ from codistill.atomic import write_atomically
 from codistill.config import Config, check, completed
 from codistill.data.loaders import Data, load_data
 from codistill.errors import InputError
-from codistill.models.catalog import architecture_of, describe_students
 from codistill.models.cost import StudentCost, student_costs
 from codistill.models.ensemble import Ensemble, refuse_small_images
+from codistill.models.ladder import describe_students
+from codistill.models.networks import OwnNetwork, admit, import_network
 from codistill.models.student_file import load_model
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
@@ -29,49 +30,70 @@ from codistill.training.signals import StopRequest
 from codistill.training.step import choose_engine
 
 
-def train(config: Config) -> Path:
+def train(config: Config, *, model: OwnNetwork | None = None) -> Path:
     """Train all students of a config and return the finished run's folder.
+
+    Args:
+        config: What to train.
+        model: A network of your own, or what builds it, instead of `config.model.name`; that may also name a
+            function of yours, module:function, which is then imported.
 
     Raises:
         InputError: The config, or the data it names, cannot be used; nothing was written.
         Interrupted: The run was asked to stop, and saved.
         DivergedError: A loss is not finite.
     """
-    config = completed(check(config))
+    config = completed(check(with_network(config, model)))
     if config.run.name is not None:  # Before anything is read; all processes find it so.
         refuse_existing(Path(config.run.folder).expanduser() / config.run.name)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
     ensemble = build_ensemble(config, data)
+    config = with_engine(config, fabric, ensemble)
     run = _in_first_process(fabric, lambda: RunFolder.create(config))
     return _complete(config, fabric, data, ensemble, run, resumed=False)
 
 
-def resume(path: Path, config: Config | None = None) -> Path:
+def resume(path: str | Path, config: Config | None = None, *, model: OwnNetwork | None = None) -> Path:
     """Go on with a run as if it had never stopped, and return its folder.
 
     Args:
         path: The run folder.
         config: The run's config where something about its place has changed: where the data are, or which
             device there is.
+        model: The run's network, where it is one of your own: no folder makes codistill import code.
 
     Raises:
         InputError: The folder is no run, is being trained, or its data have changed.
         Interrupted: The run was asked to stop, and saved.
         DivergedError: A loss is not finite.
     """
+    path = Path(path)
     first = RunFolder.open(path)
     config, finished = first.load_config() if config is None else config, first.finished
     first.close()
     if finished:
         return path
+    if model is not None:
+        admit(model, config.model.name)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
     ensemble = build_ensemble(config, data)
+    config = with_engine(config, fabric, ensemble)
     run = _in_first_process(fabric, lambda: RunFolder.open(path))
     return _complete(config, fabric, data, ensemble, run, resumed=True)
+
+
+def with_network(config: Config, model: OwnNetwork | None) -> Config:
+    """Return the config with the name of a network that is given instead of a name."""
+    if model is None:
+        if config.model.is_own:
+            import_network(config.model.name)
+        return config
+    name = admit(model, config.model.name if config.model.is_own else None)
+    return replace(config, model=replace(config.model, name=name))
 
 
 def _in_first_process(fabric: Fabric, make: Callable[[], RunFolder]) -> RunFolder | None:
@@ -89,19 +111,25 @@ def _in_first_process(fabric: Fabric, make: Callable[[], RunFolder]) -> RunFolde
 
 
 def with_execution(config: Config, fabric: Fabric) -> Config:
-    """Return the config with device, threads and engine chosen, as the run keeps them."""
+    """Return the config with device and threads chosen, as the run keeps them."""
     threads = config.training.threads or torch.get_num_threads()
     # Even where nothing changes: once set, torch counts alike in a run and in its continuation.
     torch.set_num_threads(threads)
+    device: Any = fabric.device.type
+    return replace(config, training=replace(config.training, device=device, threads=threads))
+
+
+def with_engine(config: Config, fabric: Fabric, ensemble: Ensemble) -> Config:
+    """Return the config with the engine chosen for these students, as the run keeps it."""
+    assert config.training.threads is not None
     engine = choose_engine(
         config.training.engine,
         device=fabric.device,
-        students=len(config.model.trained_students),
-        threads=threads,
-        draws_random_numbers=architecture_of(config.model.name).draws_random_numbers,
+        students=len(ensemble.students),
+        threads=config.training.threads,
+        draws_random_numbers=ensemble.draws_random_numbers,
     )
-    device: Any = fabric.device.type
-    return replace(config, training=replace(config.training, device=device, threads=threads, engine=engine))
+    return replace(config, training=replace(config.training, engine=engine))
 
 
 def build_ensemble(config: Config, data: Data) -> Ensemble:
@@ -111,7 +139,12 @@ def build_ensemble(config: Config, data: Data) -> Ensemble:
         InputError: The images are too small, or students are too many, for the network.
     """
     shape = data.preprocessing
-    students = describe_students(config.model, in_channels=shape.channels, num_classes=len(data.classes))
+    students = describe_students(
+        config.model,
+        in_channels=shape.channels,
+        num_classes=len(data.classes),
+        image_size=(shape.height, shape.width),
+    )
     refuse_small_images(next(iter(students.values())), shape.height, shape.width)
     return Ensemble(students, seed=config.seed)
 
@@ -120,7 +153,10 @@ def costs_of(config: Config, data: Data, ensemble: Ensemble) -> dict[str, Studen
     """Return what every student, and the ensemble teacher, costs on these data."""
     shape = data.preprocessing
     pseudo_teacher = describe_students(
-        replace(config.model, students=(1,)), in_channels=shape.channels, num_classes=len(data.classes)
+        replace(config.model, students=(1,)),
+        in_channels=shape.channels,
+        num_classes=len(data.classes),
+        image_size=(shape.height, shape.width),
     )
     return student_costs(
         ensemble.descriptions, pseudo_teacher["S1"], (shape.channels, shape.height, shape.width)

@@ -11,6 +11,7 @@ from codistill.config import Config
 from codistill.config.parsing import config_from_mapping
 from codistill.config.training import RUN_NAME
 from codistill.errors import DivergedError, InputError, one_line
+from codistill.models.networks import refuse_unknown
 from codistill.training.experiment import resume, train
 from codistill.training.run import make_folder
 
@@ -92,11 +93,15 @@ def train_group(path: Path, say: Callable[[str], None]) -> list[str]:
 def _read_members(path: Path) -> list[tuple[str, Config]]:
     file = path / "group.json"
     try:
-        runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-        members = [(run["name"], run["config"]) for run in runs]
+        found = json.loads(file.read_text(encoding="utf-8"))["runs"]
+        members = [(run["name"], run["config"]) for run in found]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: does not describe a group of runs: {one_line(error)}") from None
     for name, _ in members:
         if not isinstance(name, str) or not RUN_NAME.fullmatch(name):
             raise InputError(f"{file}: {name!r} is no name of a run")
-    return [(name, config_from_mapping(config, str(file))) for name, config in members]
+    runs = [(name, config_from_mapping(config, str(file))) for name, config in members]
+    for _, config in runs:
+        if config.model.is_own:
+            refuse_unknown(config.model.name)  # A folder makes nothing be imported.
+    return runs

@@ -1,15 +1,17 @@
 """What every student of a config will cost, and a step of all of them, before any training."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from codistill.config import SOURCES, Config, check, completed
 from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch
-from codistill.models.catalog import StudentDescription, describe_students, feature_channels
+from codistill.models.catalog import StudentDescription, feature_channels
 from codistill.models.cost import activation_bytes, count_macs, measure_latency, student_costs
 from codistill.models.ensemble import Classifier, Ensemble, refuse_small_images
+from codistill.models.ladder import describe_students
 from codistill.objectives.paper import PSEUDO_TEACHER, PaperObjective
 from codistill.tables import markdown_table
 from codistill.training.forecast import forecast_step_seconds
@@ -30,10 +32,9 @@ def profile(config: Config) -> str:
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     num_classes, shape = _classes_and_shape(config)
-    students = describe_students(config.model, in_channels=shape[0], num_classes=num_classes)
-    pseudo_teacher = describe_students(
-        replace(config.model, num_students=1, students=None), in_channels=shape[0], num_classes=num_classes
-    )["S1"]
+    facts: Any = {"in_channels": shape[0], "num_classes": num_classes, "image_size": shape[1:]}
+    students = describe_students(config.model, **facts)
+    pseudo_teacher = describe_students(replace(config.model, students=(1,)), **facts)["S1"]
     refuse_small_images(pseudo_teacher, *shape[1:])
     costs = student_costs(students, pseudo_teacher, shape)
     ensemble = Ensemble(students, seed=config.seed).to(memory_format=torch.channels_last)
