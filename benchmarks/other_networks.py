@@ -1,6 +1,6 @@
 """Try networks of timm and torchvision outside the catalog, and list what comes of each.
 
-    python benchmarks/other_networks.py [--size 64] [--students 3] [NAME …] [--json FILE]
+    python benchmarks/other_networks.py [--size 64] [--students 3] [--limit 120] [NAME …] [--json FILE]
 
 A network works if all its students are described, take two training steps together, and each, saved and read
 back alone, gives the logits that it gives inside the ensemble. Otherwise codistill must have said in one line
@@ -9,6 +9,7 @@ why not. Anything else is a fault of codistill, and the exit status is 1.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -47,16 +48,30 @@ NAMES = (
 CLASSES = 10
 
 
-def try_network(name: str, *, size: int, students: int, folder: Path) -> dict[str, Any]:
+def _give_up(*_: Any) -> None:
+    raise TimeLimitError
+
+
+class TimeLimitError(BaseException):
+    """Not an Exception, so that nobody in between takes it for one."""
+
+
+def try_network(name: str, *, size: int, students: int, folder: Path, limit: int) -> dict[str, Any]:
     """Return the outcome for one network: what works, or what codistill said."""
     began = time.perf_counter()
     outcome: dict[str, Any] = {"name": name, "works": False}
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(limit)
     try:
         outcome |= _sizes_and_steps(name, size=size, students=students, folder=folder)
     except InputError as error:
         outcome["says"] = str(error)
+    except TimeLimitError:
+        outcome["says"] = f"given up after {limit} s: its dependency graph takes torch-pruning longer"
     except Exception as error:  # What this command is for: codistill must have said so itself.
         outcome["fault"] = f"{type(error).__name__}: {one_line(error)}"
+    finally:
+        signal.alarm(0)
     return outcome | {"seconds": round(time.perf_counter() - began, 1)}
 
 
@@ -121,7 +136,7 @@ def table(outcomes: list[dict[str, Any]]) -> str:
             " / ".join(f"{share:.1f}" for share in outcome["macs_percent"][1:]) if outcome["works"] else "—",
             f"stem ends at `{outcome['stem_end']}`"
             if outcome["works"]
-            else one_line(outcome.get("fault", outcome.get("says"))).partition("; name other points")[0],
+            else str(outcome.get("fault", outcome.get("says"))).partition("; name other points")[0],
         ]
         for outcome in outcomes
     ]
@@ -135,12 +150,19 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(NAMES))
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--students", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=120, help="seconds after which a network is given up")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     outcomes = []
     for name in arguments.names:
         with tempfile.TemporaryDirectory() as folder:
-            outcome = try_network(name, size=arguments.size, students=arguments.students, folder=Path(folder))
+            outcome = try_network(
+                name,
+                size=arguments.size,
+                students=arguments.students,
+                folder=Path(folder),
+                limit=arguments.limit,
+            )
         print(f"{name}: {outcome['seconds']} s", file=sys.stderr)
         outcomes.append(outcome)
     works = sum(outcome["works"] for outcome in outcomes)
@@ -151,9 +173,8 @@ def main() -> int:
         f" {len(outcomes) - works - faults} are refused with the reason, {faults} are faults."
     )
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"torch": torch.__version__, "networks": outcomes}, indent=1) + "\n"
-        )
+        record = {"torch": torch.__version__, "networks": outcomes}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     return 1 if faults else 0
 
 

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,6 +28,7 @@ from codistill.models.narrow_checks import (
 )
 from codistill.models.networks import build_network, takes_width
 from codistill.models.points import find_points
+from codistill.models.slices import first_channels, sliced
 
 UNIT = 10_000
 """A width of this kind of architecture is a number of such parts of the channels."""
@@ -92,28 +93,45 @@ class AnyModel:
         wide = self.wide()
         network = self.narrowed(wide, widths[0], keeps_stem=plan.keeps_stem)
         rescale(network, wide)
-        return self._branch(network, plan.taken, _channel_dims(self)[1])
+        branch = self._branch(network, plan.taken, _channel_dims(self)[1])
+        pairs = zip(branch.parameters(), plan.template.parameters(), strict=True)
+        if any(own.shape != planned.shape for own, planned in pairs):
+            raise InputError(f"{self.name} is not narrowed alike each time")
+        return branch
 
-    def branch_of(self, wide: nn.Module, widths: Sequence[int]) -> nn.Module:
-        """Return the branch of this width whose weights are slices of the wide network's."""
+    def branch_state(
+        self,
+        widths: Sequence[int],
+        wide: Mapping[str, Tensor],
+        narrow: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the weights of a branch as the slices of S1's that its graph keeps."""
+        if takes_width(self.name):
+            return sliced(wide, narrow, first_channels)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            network = self.wide()
+        network.load_state_dict(
+            {name.removeprefix("network."): tensor for name, tensor in wide.items()}, strict=False
+        )
         plan = _plan(self, *widths)
-        network = self.narrowed(wide, widths[0], keeps_stem=plan.keeps_stem)
-        return self._branch(network, plan.taken, _channel_dims(self)[1])
+        narrowed = self.narrowed(network, widths[0], keeps_stem=plan.keeps_stem)
+        return self._branch(narrowed, plan.taken, _channel_dims(self)[1]).state_dict()
 
     def wide(self, width: float = 1.0) -> nn.Module:
         """Build the whole network, drawn from torch's generator."""
-        return build_network(
-            self.name,
-            in_channels=self.in_channels,
-            num_classes=self.num_classes,
-            image_size=self.cut.image_size,
-            width=width,
-        )
+        with torch.inference_mode(False):  # Its graph is traced through what autograd records.
+            return build_network(
+                self.name,
+                in_channels=self.in_channels,
+                num_classes=self.num_classes,
+                image_size=self.cut.image_size,
+                width=width,
+            )
 
     def example(self) -> Tensor:
         """Return two images to try the network with."""
         generator = torch.Generator().manual_seed(0)
-        with torch.device("cpu"):
+        with torch.device("cpu"), torch.inference_mode(False):
             return torch.randn(2, self.in_channels, *self.cut.image_size, generator=generator)
 
     def narrowed(self, wide: nn.Module, width: int, *, keeps_stem: bool, floor: bool = True) -> nn.Module:

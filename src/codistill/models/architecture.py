@@ -5,11 +5,13 @@ blocks behind it are built at the widths that a student has. A family is a file 
 members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
+
+from codistill.models.slices import Kept, first_channels, sliced
 
 Stem = Literal["imagenet", "small", "own"]
 """How a network begins: as for ImageNet, halving the image early, or with a 3×3 convolution of stride 1."""
@@ -52,6 +54,20 @@ class Architecture(Protocol):
     def build_branch(self, widths: Sequence[int], *, num_classes: int, compared_blocks: int) -> nn.Module:
         """Build the stem's output → logits [B, K] and the last compared blocks' maps, first to last."""
 
+    def branch_state(
+        self,
+        widths: Sequence[int],
+        wide: Mapping[str, Tensor],
+        narrow: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the weights of a branch at these widths as the slices of S1's that narrowing keeps.
+
+        Args:
+            widths: The branch's.
+            wide: The state of S1's branch.
+            narrow: The state of the branch, for its names and shapes.
+        """
+
 
 def narrowed(channels: int, width: Fraction) -> int:
     """Return ⌊c · w⌋; on the paper's ladder, w = (N - j) / N, that is its c · (N - j) // N."""
@@ -64,6 +80,23 @@ def narrowed_blocks(widths: Sequence[int], width: Fraction, narrow_blocks: int) 
     return tuple(
         channels if block < full else narrowed(channels, width) for block, channels in enumerate(widths)
     )
+
+
+class WithOwnWidths:
+    """What the catalog's architectures share: slices of weights, by which channels their layers keep."""
+
+    def kept_channels(self, widths: Sequence[int]) -> Kept:
+        """Return which channels of S1's each layer of a branch at these widths keeps: the first."""
+        return first_channels
+
+    def branch_state(
+        self,
+        widths: Sequence[int],
+        wide: Mapping[str, Tensor],
+        narrow: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the weights of a branch as slices of S1's."""
+        return sliced(wide, narrow, self.kept_channels(widths))
 
 
 Outputs = tuple[Tensor, tuple[Tensor, ...]]

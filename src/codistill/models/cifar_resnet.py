@@ -5,15 +5,16 @@ Shortcuts are 1×1 projections ("option B") wherever shape changes, so also in b
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codistill.models import architecture
-from codistill.models.architecture import Outputs, narrowed_blocks
+from codistill.models.architecture import Outputs, WithOwnWidths, narrowed_blocks
 
 STEM_CHANNELS = 16
 BLOCK_CHANNELS = (16, 32, 64)
@@ -100,7 +101,7 @@ class Branch(nn.Module):
 
 
 @dataclass(frozen=True)
-class CifarResNet:
+class CifarResNet(WithOwnWidths):
     """A ResNet of so many layers; its widths are the channels of the three blocks."""
 
     depth: int
@@ -117,6 +118,23 @@ class CifarResNet:
         """Return the channels of the three blocks' maps."""
         first, second, third = widths
         return first, second, third
+
+    def branch_state(
+        self,
+        widths: Sequence[int],
+        wide: Mapping[str, Tensor],
+        narrow: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return slices of S1's weights; a projection that S1 does not need passes the first channels on."""
+        state = dict(wide)
+        for name, like in narrow.items():
+            if name not in wide:
+                state[name] = torch.zeros_like(like)
+                if name.endswith("shortcut.0.weight"):
+                    state[name][:, :, 0, 0] = torch.eye(*like.shape[:2])
+                elif name.endswith(("shortcut.1.weight", "running_var")):
+                    state[name].fill_(1.0)
+        return super().branch_state(widths, state, narrow)
 
     def build_stem(self, in_channels: int, stem: architecture.Stem) -> nn.Module:
         """Build images [B, C, H, W] → [B, 16, H, W]."""

@@ -6,6 +6,7 @@ of dense blocks 2 … 4. Where to cut is ours: the paper does not say.
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from torch.nn import functional as F
 from torchvision.models.densenet import _DenseBlock, _Transition
 
 from codistill.models import architecture
-from codistill.models.architecture import Outputs, narrowed_blocks
+from codistill.models.architecture import BLOCKS, Outputs, WithOwnWidths, narrowed_blocks
+from codistill.models.slices import Kept, firsts
 
 FIRST_CHANNELS = 64
 GROWTH_RATE = 32
@@ -64,7 +66,7 @@ class Branch(nn.Module):
 
 
 @dataclass(frozen=True)
-class DenseNet:
+class DenseNet(WithOwnWidths):
     """A DenseNet with so many layers in dense blocks 2 … 4."""
 
     layers: tuple[int, int, int]
@@ -82,6 +84,36 @@ class DenseNet:
         second = (STEM_CHANNELS + self.layers[0] * widths[0]) // 2
         third = (second + self.layers[1] * widths[1]) // 2
         return second, third, third + self.layers[2] * widths[2]
+
+    def kept_channels(self, widths: Sequence[int]) -> Kept:
+        """Return which channels each layer keeps: the first of each part of what is concatenated."""
+
+        def concatenated(block: int, layers: int) -> list[int]:
+            parts = [
+                [inputs, *[growth_rate] * layers]
+                for inputs, growth_rate in (
+                    (self._input_channels(rates)[block], rates[block]) for rates in (self.widths, widths)
+                )
+            ]
+            return firsts(*parts)
+
+        def kept(name: str, dim: int) -> list[int] | None:
+            found = re.fullmatch(
+                r"features\.(denseblock|transition)(\d)(?:\.denselayer(\d+))?\.(norm|conv)1?\.\w+", name
+            )
+            if found and (found[4] == "norm" or dim == 1):
+                block = int(found[2]) - 2
+                return concatenated(block, int(found[3]) - 1 if found[3] else self.layers[block])
+            if name.startswith("features.norm5") or (name == "classifier.weight" and dim == 1):
+                return concatenated(BLOCKS - 1, self.layers[-1])
+            return None
+
+        return kept
+
+    def _input_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
+        """Return the channels that dense blocks 2 … 4 take."""
+        second, third, _ = self.feature_channels(widths)
+        return STEM_CHANNELS, second, third
 
     def build_stem(self, in_channels: int, stem: architecture.Stem) -> nn.Module:
         """Build images [B, C, H, W] → transition 1's output: H / 8, or H / 2 where the stem is small."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codistill.models import architecture
-from codistill.models.architecture import BLOCKS, Outputs, narrowed_blocks
+from codistill.models.architecture import BLOCKS, Outputs, WithOwnWidths, narrowed_blocks
+from codistill.models.slices import Kept, firsts
 
 BOTTLENECK = 4
 
@@ -104,7 +105,7 @@ class Branch(nn.Module):
 
 
 @dataclass(frozen=True)
-class DenseNetBC:
+class DenseNetBC(WithOwnWidths):
     """A DenseNet-BC of growth rate k and depth L = 6n + 4; its widths are the three blocks' growth rates."""
 
     growth_rate: int
@@ -132,6 +133,35 @@ class DenseNetBC:
         first = (2 * self.growth_rate + self.layers * widths[0]) // 2
         second = (first + self.layers * widths[1]) // 2
         return first, second, second + self.layers * widths[2]
+
+    def kept_channels(self, widths: Sequence[int]) -> Kept:
+        """Return which channels each layer keeps: the first of each part of what is concatenated."""
+
+        def concatenated(block: int, layers: int) -> list[int]:
+            parts = [
+                [inputs, *[growth_rate] * layers]
+                for inputs, growth_rate in (
+                    (self._input_channels(rates)[block], rates[block]) for rates in (self.widths, widths)
+                )
+            ]
+            return firsts(*parts)
+
+        def kept(name: str, dim: int) -> list[int] | None:
+            parts = name.split(".")
+            if parts[0] == "blocks" and (
+                parts[3] in ("norm1", "norm") or (parts[3] in ("conv1", "conv") and dim)
+            ):
+                return concatenated(int(parts[1]), min(int(parts[2]), self.layers))
+            if parts[0] == "norm" or (parts[0] == "head" and dim == 1):
+                return concatenated(BLOCKS - 1, self.layers)
+            return None
+
+        return kept
+
+    def _input_channels(self, widths: Sequence[int]) -> tuple[int, int, int]:
+        """Return the channels that the three dense blocks take."""
+        first, second, _ = self.feature_channels(widths)
+        return 2 * self.growth_rate, first, second
 
     def build_stem(self, in_channels: int, stem: architecture.Stem) -> nn.Module:
         """Build images [B, C, H, W] → [B, 2k, H, W]."""

@@ -18,7 +18,7 @@ from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops.misc import Conv2dNormActivation
 
 from codistill.models import architecture
-from codistill.models.architecture import BLOCKS, Outputs
+from codistill.models.architecture import BLOCKS, Outputs, WithOwnWidths
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
@@ -92,7 +92,7 @@ class Branch(nn.Module):
 
 
 @dataclass(frozen=True)
-class EfficientNet:
+class EfficientNet(WithOwnWidths):
     """A network of the family.
 
     Args:

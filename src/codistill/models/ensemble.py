@@ -37,6 +37,7 @@ class Ensemble(nn.Module):
         if not descriptions:
             raise ValueError("an ensemble needs at least one student")
         self.descriptions = dict(descriptions)
+        self.origin = ""  # Where pretrained weights are from.
         # Branches are built on the CPU from its generator, whatever device they go to.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "stem"))

@@ -13,7 +13,7 @@ from codistill.config.target import Target
 from codistill.errors import InputError
 from codistill.models.any_model import cut_of
 from codistill.models.architecture import Architecture, Stem
-from codistill.models.catalog import StudentDescription
+from codistill.models.catalog import StudentDescription, feature_channels
 from codistill.models.cost import count_macs, count_parameters
 from codistill.models.ensemble import Classifier, Ensemble
 
@@ -50,6 +50,8 @@ def describe_students(
         if not _wide_enough(whole.network, widths):
             raise InputError(_too_narrow(config, whole.network, student))
         students[f"S{student}"] = _with_widths(whole, widths)
+        if not config.is_in_catalog:
+            feature_channels(students[f"S{student}"])  # Refuses what cannot be narrowed so.
     return students
 
 

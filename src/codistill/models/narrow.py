@@ -49,22 +49,37 @@ def narrow(
     width = Fraction(width).limit_denominator(10**6)
     if not 0 < width <= 1:
         raise InputError(f"width must be above 0 and at most 1, not {float(width):g}")
-    narrowed = copy.deepcopy(model)
-    if width == 1:
-        return narrowed
+    # Whatever the caller's mode: the graph is read from what autograd records.
+    with torch.inference_mode(False), torch.enable_grad():
+        narrowed = copy.deepcopy(model)
+        if width < 1:
+            _narrow(narrowed, model, width, example=example[:2], keep=keep, min_channels=min_channels)
+    return narrowed
+
+
+def _narrow(
+    narrowed: nn.Module,
+    model: nn.Module,
+    width: Fraction,
+    *,
+    example: Tensor,
+    keep: Iterable[nn.Module | str],
+    min_channels: int,
+) -> None:
+    """Narrow the copy of a network."""
     modules = dict(narrowed.named_modules())
     names = {module: name for name, module in model.named_modules()}
     kept = [modules[part if isinstance(part, str) else names[part]] for part in keep]
     was_training = narrowed.training
     narrowed.eval()
     frozen = [parameter for parameter in narrowed.parameters() if not parameter.requires_grad]
-    for parameter in frozen:  # The graph is read from what autograd records.
+    for parameter in frozen:
         parameter.requires_grad_()
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _prune(narrowed, width, example[:2], kept, min_channels)
-            narrowed(example[:2])
+            _prune(narrowed, width, example, kept, min_channels)
+            narrowed(example)
     except ImportError:
         raise
     except Exception as error:  # Whatever a stranger's network, or its tracing, may raise.
@@ -75,7 +90,7 @@ def narrow(
     for parameter in frozen:
         parameter.requires_grad_(False)
     narrowed.zero_grad()
-    return narrowed.train(was_training)
+    narrowed.train(was_training)
 
 
 def _prune(

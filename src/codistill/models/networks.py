@@ -10,12 +10,12 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from codistill.config.model import LIBRARIES
 from codistill.errors import InputError, one_line
@@ -26,6 +26,7 @@ INSTALL_TIMM = "pip install 'codistill[models]'"
 OwnNetwork = Callable[..., nn.Module] | nn.Module
 """What a user gives from Python: a network, or what builds it."""
 
+_trained: dict[str, Mapping[str, Tensor]] = {}
 _own: dict[str, Callable[..., nn.Module]] = {}
 
 
@@ -42,6 +43,9 @@ def admit(network: OwnNetwork, name: str | None = None) -> str:
         named: Any = type(network) if isinstance(network, nn.Module) else network
         name = f"{named.__module__}:{getattr(named, '__qualname__', type(named).__name__)}".replace("<", "_")
         name = name.replace(">", "_")
+    _trained.pop(name, None)
+    if isinstance(network, nn.Module):
+        _trained[name] = copy.deepcopy(network.state_dict())
     _own[name] = _copies(network) if isinstance(network, nn.Module) else network
     return name
 
@@ -127,6 +131,44 @@ def build_network(
         if not isinstance(built, nn.Module):
             raise InputError(f"{name} must return an nn.Module, not {type(built).__name__}")
         return built
+
+
+def weights_of(
+    name: str, *, in_channels: int, num_classes: int, image_size: tuple[int, int] | None
+) -> Mapping[str, Tensor]:
+    """Return a library's pretrained weights by name, or those that a user's own network comes with.
+
+    Libraries download them, unless they have them from before.
+
+    Raises:
+        InputError: There are none, or they cannot be had.
+    """
+    library, _, network = name.partition(":")
+    try:
+        if library == "timm":
+            import timm
+
+            return timm.create_model(network, pretrained=True, in_chans=in_channels).state_dict()
+        if library == "torchvision":
+            from torchvision import models
+
+            weights: Mapping[str, Tensor] = models.get_model_weights(network).DEFAULT.get_state_dict(
+                progress=False, check_hash=True
+            )
+            return weights
+    except ImportError:
+        raise InputError(f"model.weights {name} needs timm: {INSTALL_TIMM}") from None
+    except Exception as error:  # No such name, no such weights, no network: each library has its own.
+        raise InputError(
+            f"model.weights {name} cannot be had: {type(error).__name__}: {one_line(error)[:200]}; a file"
+            " can be given instead"
+        ) from None
+    if name in _trained:
+        return _trained[name]
+    assert image_size is not None
+    return build_network(
+        name, in_channels=in_channels, num_classes=num_classes, image_size=image_size
+    ).state_dict()
 
 
 def _copies(network: nn.Module) -> Callable[[], nn.Module]:

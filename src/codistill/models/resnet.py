@@ -8,6 +8,7 @@ layer2 … layer4, from which torchvision's blocks find their inner and outer ch
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from codistill.models import architecture
-from codistill.models.architecture import Outputs, narrowed_blocks
+from codistill.models.architecture import Outputs, WithOwnWidths, narrowed_blocks
+from codistill.models.slices import Kept, firsts
 
 STEM_CHANNELS = 64
 STEM_PLANES = 64
@@ -52,7 +54,7 @@ class Branch(nn.Module):
 
 
 @dataclass(frozen=True)
-class ResNet:
+class ResNet(WithOwnWidths):
     """A network of torchvision's residual blocks.
 
     Args:
@@ -106,6 +108,21 @@ class ResNet:
             layers.append(self._layer(channels, planes, units, stride=2))
             channels = planes * self.block.expansion
         return Branch(layers, channels, num_classes=num_classes, compared_blocks=compared_blocks)
+
+    def kept_channels(self, widths: Sequence[int]) -> Kept:
+        """Return which channels each layer keeps: in a bottleneck the first of each group."""
+
+        def kept(name: str, dim: int) -> list[int] | None:
+            found = re.match(r"layer(\d)\.\d+\.(?:(conv1|bn1|conv2|bn2)|(conv3))\.", name)
+            if self.groups == 1 or not found or dim != (1 if found[3] else 0):
+                return None
+            block = int(found[1]) - 2
+            wide, narrow = (
+                planes * self.width_per_group // 64 for planes in (self.widths[block], widths[block])
+            )
+            return firsts([wide] * self.groups, [narrow] * self.groups)
+
+        return kept
 
     def _layer(self, in_channels: int, planes: int, units: int, *, stride: int) -> nn.Sequential:
         out_channels = planes * self.block.expansion

@@ -15,10 +15,12 @@ from codistill.atomic import write_atomically
 from codistill.config import Config, check, completed
 from codistill.data.loaders import Data, load_data
 from codistill.errors import InputError
+from codistill.models.catalog import StudentDescription
 from codistill.models.cost import StudentCost, student_costs
 from codistill.models.ensemble import Ensemble, refuse_small_images
 from codistill.models.ladder import describe_students
 from codistill.models.networks import OwnNetwork, admit, import_network
+from codistill.models.pretrained import start_from_pretrained
 from codistill.models.student_file import load_model
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
@@ -80,7 +82,7 @@ def resume(path: str | Path, config: Config | None = None, *, model: OwnNetwork 
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
-    ensemble = build_ensemble(config, data)
+    ensemble = build_ensemble(config, data, resumed=any((path / "checkpoints").glob("*")))
     config = with_engine(config, fabric, ensemble)
     run = _in_first_process(fabric, lambda: RunFolder.open(path))
     return _complete(config, fabric, data, ensemble, run, resumed=True)
@@ -132,8 +134,13 @@ def with_engine(config: Config, fabric: Fabric, ensemble: Ensemble) -> Config:
     return replace(config, training=replace(config.training, engine=engine))
 
 
-def build_ensemble(config: Config, data: Data) -> Ensemble:
+def build_ensemble(config: Config, data: Data, *, resumed: bool = False) -> Ensemble:
     """Return the stem and all trained students with their initial weights.
+
+    Args:
+        config: The run's.
+        data: What they will see.
+        resumed: Whether a checkpoint's weights replace the initial ones, which need not be read then.
 
     Raises:
         InputError: The images are too small, or students are too many, for the network.
@@ -146,21 +153,33 @@ def build_ensemble(config: Config, data: Data) -> Ensemble:
         image_size=(shape.height, shape.width),
     )
     refuse_small_images(next(iter(students.values())), shape.height, shape.width)
-    return Ensemble(students, seed=config.seed)
+    ensemble = Ensemble(students, seed=config.seed)
+    if config.model.init == "pretrained" and not resumed:
+        ensemble.origin = start_from_pretrained(
+            ensemble, config.model, _pseudo_teacher(config, data), seed=config.seed
+        )
+    return ensemble
 
 
 def costs_of(config: Config, data: Data, ensemble: Ensemble) -> dict[str, StudentCost]:
     """Return what every student, and the ensemble teacher, costs on these data."""
     shape = data.preprocessing
-    pseudo_teacher = describe_students(
+    return student_costs(
+        ensemble.descriptions,
+        _pseudo_teacher(config, data),
+        (shape.channels, shape.height, shape.width),
+    )
+
+
+def _pseudo_teacher(config: Config, data: Data) -> StudentDescription:
+    """Describe S1, whether or not it is trained."""
+    shape = data.preprocessing
+    return describe_students(
         replace(config.model, students=(1,)),
         in_channels=shape.channels,
         num_classes=len(data.classes),
         image_size=(shape.height, shape.width),
-    )
-    return student_costs(
-        ensemble.descriptions, pseudo_teacher["S1"], (shape.channels, shape.height, shape.width)
-    )
+    )["S1"]
 
 
 def _complete(
@@ -198,6 +217,8 @@ def _announce(trainer: Trainer, path: Path) -> None:
         f" to train on, {len(data.validation_positions):,} to validate, {len(data.test):,} to test\n"
         f"{training.device}, {training.threads} threads, engine {training.engine}"
     )
+    if trainer.ensemble.origin:
+        display.say(f"initial weights: {trainer.ensemble.origin}")
     display.costs(costs_of(config, data, trainer.ensemble))
     device, dtype = trainer.fabric.device, trainer.dtype
     batch = next(data.epoch(0, seed=config.seed, batch_size=training.batch_size, device=device, dtype=dtype))
