@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from codistill.config.model import TEACHER
 from codistill.models.catalog import StudentDescription
 from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.recompute import recompute_units
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -53,11 +54,16 @@ def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> 
 
 
 def activation_bytes(
-    descriptions: Mapping[str, StudentDescription], image_shape_CHW: tuple[int, int, int]
+    descriptions: Mapping[str, StudentDescription],
+    image_shape_CHW: tuple[int, int, int],
+    *,
+    checkpointing: bool = False,
 ) -> int:
     """Return the bytes that training these students on the stem holds for each image of a batch."""
     with torch.device("meta"):
         ensemble = Ensemble(descriptions)
+        if checkpointing:
+            recompute_units(ensemble.students)
         images = torch.empty(2, *image_shape_CHW)  # Batch norm refuses one image that has shrunk to a pixel.
         return saved_bytes(lambda: ensemble(images), ensemble.parameters()) // 2
 

@@ -109,7 +109,7 @@ def _where(model: nn.Module, name: str) -> str:
     return f"is no module of {type(model).__name__}, whose parts are {children}"
 
 
-def _weights(module: nn.Module) -> int:
+def count_weights(module: nn.Module) -> int:
     """Count the layers with weights."""
     return sum(isinstance(part, WEIGHTED) for part in module.modules())
 
@@ -157,7 +157,7 @@ def _first_layer(model: nn.Module, calls: Sequence[Call], image: Tensor) -> tupl
     units = _units(calls)
     while units:
         call = units.pop(0)
-        weights = _weights(modules[call.name])
+        weights = count_weights(modules[call.name])
         if call.input is not tensor or call.output is None or (weights and any(chain)):
             break
         inner = _units(calls, call.name)
@@ -184,7 +184,7 @@ def _thirds(model: nn.Module, calls: Sequence[Call], stem: Sequence[str]) -> tup
 
     def is_in_body(call: Call) -> bool:
         return (
-            bool(_weights(modules[call.name]))
+            bool(count_weights(modules[call.name]))
             and call.output is not None
             and call.output.ndim >= 3
             and call not in calls[:behind]
@@ -203,6 +203,6 @@ def _thirds(model: nn.Module, calls: Sequence[Call], stem: Sequence[str]) -> tup
                 f"{type(model).__name__} has only {len(units)} modules whose maps could be compared: name"
                 " three as model.blocks"
             )
-        largest = max(sorted(closed), key=lambda name: _weights(modules[name]))
+        largest = max(sorted(closed), key=lambda name: count_weights(modules[name]))
         opened.remove(largest)
         opened |= {call.name for call in _units(calls, largest)}

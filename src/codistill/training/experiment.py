@@ -21,6 +21,7 @@ from codistill.models.ensemble import Ensemble, refuse_small_images
 from codistill.models.ladder import describe_students
 from codistill.models.networks import OwnNetwork, admit, import_network
 from codistill.models.pretrained import start_from_pretrained
+from codistill.models.recompute import recompute_units
 from codistill.models.student_file import load_model
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
@@ -158,6 +159,8 @@ def build_ensemble(config: Config, data: Data, *, resumed: bool = False) -> Ense
         ensemble.origin = start_from_pretrained(
             ensemble, config.model, _pseudo_teacher(config, data), seed=config.seed
         )
+    if config.training.gradient_checkpointing:
+        recompute_units(ensemble.students)
     return ensemble
 
 

@@ -12,6 +12,7 @@ from codistill.models.catalog import StudentDescription, feature_channels
 from codistill.models.cost import activation_bytes, count_macs, measure_latency, student_costs
 from codistill.models.ensemble import Classifier, Ensemble, refuse_small_images
 from codistill.models.ladder import describe_students
+from codistill.models.recompute import recompute_units
 from codistill.objectives.paper import PSEUDO_TEACHER, PaperObjective
 from codistill.tables import markdown_table
 from codistill.training.forecast import forecast_step_seconds
@@ -38,12 +39,17 @@ def profile(config: Config) -> str:
     refuse_small_images(pseudo_teacher, *shape[1:])
     costs = student_costs(students, pseudo_teacher, shape)
     ensemble = Ensemble(students, seed=config.seed).to(memory_format=torch.channels_last)
+    checkpointing = config.training.gradient_checkpointing
+    if checkpointing:
+        recompute_units(ensemble.students)
     images = torch.zeros(1, *shape).to(memory_format=torch.channels_last)
     rows = []
     for name, cost in costs.items():
         members = list(students) if name == TEACHER else [name]
         median, slow = measure_latency(Classifier(ensemble.selected(members)), images)
-        activations = activation_bytes({member: students[member] for member in members}, shape)
+        activations = activation_bytes(
+            {member: students[member] for member in members}, shape, checkpointing=checkpointing
+        )
         rows.append(
             [
                 name,
@@ -68,7 +74,8 @@ def profile(config: Config) -> str:
     channels, height, width = shape
     return (
         f"{config.model.name}, {num_classes} classes, images {channels}×{height}×{width}\n\n{table}\n\n"
-        "Activations: what training holds for each image of a batch, in 32 bits.\n"
+        "Activations: what training holds for each image of a batch, in 32 bits"
+        f"{', with gradient checkpointing' if checkpointing else ''}.\n"
         f"Latency: one image, {torch.get_num_threads()} thread(s) of {processor_name()},"
         f" torch {torch.__version__}.\n{_step_cost(config, ensemble, pseudo_teacher, shape)}"
     )
