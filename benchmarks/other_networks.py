@@ -1,6 +1,6 @@
 """Try networks of timm and torchvision outside the catalog, and list what comes of each.
 
-    python benchmarks/other_networks.py [--size 64] [--students 3] [--limit 120] [NAME …] [--json FILE]
+    python benchmarks/other_networks.py [--size 64] [--students 3] [--limit 60] [NAME …] [--json FILE]
 
 A network works if all its students are described, take two training steps together, and each, saved and read
 back alone, gives the logits that it gives inside the ensemble. Otherwise codistill must have said in one line
@@ -150,7 +150,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(NAMES))
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--students", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=120, help="seconds after which a network is given up")
+    parser.add_argument("--limit", type=int, default=60, help="seconds after which a network is given up")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     outcomes = []

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from codistill.config.parsing import load_config
     from codistill.errors import DivergedError, InputError, Interrupted
     from codistill.models.ensemble import Ensemble
+    from codistill.models.narrow import narrow
     from codistill.results.compare import compare
     from codistill.training.delivered import evaluate, load_student
     from codistill.training.experiment import resume, train
@@ -26,6 +27,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_student",
+    "narrow",
     "resume",
     "train",
 ]
@@ -41,6 +43,7 @@ _MODULES = {
     "evaluate": "codistill.training.delivered",
     "load_config": "codistill.config.parsing",
     "load_student": "codistill.training.delivered",
+    "narrow": "codistill.models.narrow",
     "resume": "codistill.training.experiment",
     "train": "codistill.training.experiment",
 }

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from codistill.config import ModelConfig
 from codistill.data.preprocessing import Preprocessing
 from codistill.errors import InputError
-from codistill.models import networks
+from codistill.models import any_model, networks
 from codistill.models.any_model import UNIT, AnyModel, cut_of
 from codistill.models.branch import Taken, channels_first
 from codistill.models.catalog import StudentDescription, feature_channels
@@ -370,3 +371,20 @@ def test_a_share_keeps_whole_channels() -> None:
     for channels in (3, 48, 96, 300):
         (width,) = model.narrowed_widths(Fraction(1, 3), 3)
         assert channels * width // UNIT == channels // 3
+
+
+@pytest.mark.parametrize(
+    ("missing", "network", "words"),
+    [
+        ("torch_pruning", Plain, r"needs torch-pruning: pip install 'codistill\[models\]'"),
+        ("timm", "timm:lcnet_050", r"timm:lcnet_050 needs timm: pip install 'codistill\[models\]'"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    missing: str, network: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    any_model._plan.cache_clear()
+    any_model._channel_dims.cache_clear()
+    with pytest.raises(InputError, match=words):
+        described(network)

@@ -36,11 +36,11 @@ def trained(ensemble: Ensemble, engine: Literal["eager", "parallel"]) -> dict[st
     ("name", "engine", "units"),
     [
         ("cifar_resnet20", "parallel", 2 * 9),
-        ("densenet_bc_k12", "eager", 2 * 48),
-        ("resnet18", "eager", 2 * 6),
-        ("densenet121", "eager", 2 * 52),
+        pytest.param("densenet_bc_k12", "eager", 2 * 48, marks=pytest.mark.slow),
+        pytest.param("resnet18", "eager", 2 * 6, marks=pytest.mark.slow),
+        pytest.param("densenet121", "eager", 2 * 52, marks=pytest.mark.slow),
         ("efficientnet_b0", "eager", 2 * 16),
-        ("timm:convnext_atto", "eager", 2 * 12),
+        pytest.param("timm:convnext_atto", "eager", 2 * 12, marks=pytest.mark.slow),
     ],
 )
 def test_the_same_numbers_from_less_memory(

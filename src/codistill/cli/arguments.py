@@ -41,6 +41,14 @@ def import_network(config: Config) -> None:
         import_network(config.model.name)
 
 
+def refuse_unknown_network(config: Config) -> None:
+    """Raise if a run folder's config names a network of the user's own that --model did not name."""
+    if config.model.is_own:
+        from codistill.models.networks import refuse_unknown
+
+        refuse_unknown(config.model.name)
+
+
 def import_given_network(words: Sequence[str]) -> list[str]:
     """Import the network that --model names, and return the words without it."""
     name, rest = take_option(words, "model", "module:function")

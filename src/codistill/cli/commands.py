@@ -13,6 +13,7 @@ from codistill.cli.arguments import (
     joined,
     paths_alone,
     print_usage,
+    refuse_unknown_network,
     run_with_options,
     take_option,
     variations,
@@ -98,7 +99,9 @@ def train_baselines(words: list[str]) -> int:
     members = []
     for values, rest in variations(config_of_run(words)):
         config = parse_config(rest, parser)
-        if not is_run:
+        if is_run:
+            refuse_unknown_network(config)
+        else:
             import_network(config)
         for number in _numbers(choice, config):
             members.append(({**values, "model.students": [number]}, baseline(config, number), f"S{number}"))

@@ -110,9 +110,9 @@ class AnyModel:
             return sliced(wide, narrow, first_channels)
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             network = self.wide()
-        network.load_state_dict(
-            {name.removeprefix("network."): tensor for name, tensor in wide.items()}, strict=False
-        )
+        state = network.state_dict()
+        state.update({name.removeprefix("network."): tensor for name, tensor in wide.items()})
+        network.load_state_dict(state)
         plan = _plan(self, *widths)
         narrowed = self.narrowed(network, widths[0], keeps_stem=plan.keeps_stem)
         return self._branch(narrowed, plan.taken, _channel_dims(self)[1]).state_dict()

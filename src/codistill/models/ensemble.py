@@ -67,6 +67,21 @@ class Ensemble(nn.Module):
         return selection
 
 
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load a state that holds tensors alone; what a module notes beside them is taken as its own.
+
+    Some networks of torchvision ask for the version of a state, which no file of tensors holds.
+
+    Raises:
+        RuntimeError: A tensor is missing, unknown, or of another shape.
+    """
+    state = module.state_dict()
+    if state.keys() != tensors.keys():
+        raise RuntimeError(f"other tensors are expected: {sorted(state.keys() ^ tensors.keys())[0]}")
+    state.update(tensors)
+    module.load_state_dict(state)
+
+
 def refuse_small_images(description: StudentDescription, height: int, width: int) -> None:
     """Raise `InputError` if nothing of images of so many pixels would be left at the end of the network."""
     with torch.device("meta"), torch.no_grad():

@@ -70,6 +70,7 @@ def _narrow(
     modules = dict(narrowed.named_modules())
     names = {module: name for name, module in model.named_modules()}
     kept = [modules[part if isinstance(part, str) else names[part]] for part in keep]
+    pruning = _torch_pruning()
     was_training = narrowed.training
     narrowed.eval()
     frozen = [parameter for parameter in narrowed.parameters() if not parameter.requires_grad]
@@ -78,10 +79,8 @@ def _narrow(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _prune(narrowed, width, example, kept, min_channels)
+            _prune(pruning, narrowed, width, example, kept, min_channels)
             narrowed(example)
-    except ImportError:
-        raise
     except Exception as error:  # Whatever a stranger's network, or its tracing, may raise.
         raise InputError(
             f"{type(model).__name__} cannot be narrowed by its dependency graph:"
@@ -94,10 +93,14 @@ def _narrow(
 
 
 def _prune(
-    model: nn.Module, width: Fraction, example: Tensor, keep: Iterable[nn.Module], min_channels: int
+    pruning: Any,
+    model: nn.Module,
+    width: Fraction,
+    example: Tensor,
+    keep: Iterable[nn.Module],
+    min_channels: int,
 ) -> None:
     """Take the last channels of every group of coupled layers away."""
-    pruning = _torch_pruning()
     heads = dict(_joint_projections(model))
     together = {
         module: module.num_heads for module in model.modules() if isinstance(module, nn.MultiheadAttention)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from codistill.errors import InputError
 from codistill.models.architecture import BLOCKS
+from codistill.models.narrow import classifiers
 
 LARGEST_STEM = 3
 """Layers with weights up to which a network's first part is its stem as a whole."""
@@ -68,7 +69,7 @@ def find_points(
         InputError: A module is not there, or the network cannot be cut there or by these rules.
     """
     with _watched(model) as calls, torch.no_grad():
-        model.eval()(example)
+        logits = model.eval()(example)
     names = [call.name for call in calls]
     for role, wanted in (("stem_end", [stem_end] if stem_end else []), ("blocks", blocks or ())):
         for name in wanted:
@@ -78,7 +79,7 @@ def find_points(
     for name in stem:
         if names.count(name) > 1:
             raise InputError(f"{name!r} runs more than once, so it cannot be part of the stem")
-    return Points(stem, tuple(blocks) if blocks else _thirds(model, calls, stem))
+    return Points(stem, tuple(blocks) if blocks else _thirds(model, calls, stem, logits))
 
 
 @contextmanager
@@ -177,10 +178,12 @@ def _first_layer(model: nn.Module, calls: Sequence[Call], image: Tensor) -> tupl
     return tuple(chain)
 
 
-def _thirds(model: nn.Module, calls: Sequence[Call], stem: Sequence[str]) -> tuple[str, ...]:
+def _thirds(model: nn.Module, calls: Sequence[Call], stem: Sequence[str], logits: Tensor) -> tuple[str, ...]:
     """Return the modules that end three parts of about equal depth, from the stem to the head."""
     modules = dict(model.named_modules())
     behind = next(index for index, call in enumerate(calls) if call.name == stem[-1]) + 1
+
+    heads = classifiers(model, logits)
 
     def is_in_body(call: Call) -> bool:
         return (
@@ -188,6 +191,7 @@ def _thirds(model: nn.Module, calls: Sequence[Call], stem: Sequence[str]) -> tup
             and call.output is not None
             and call.output.ndim >= 3
             and call not in calls[:behind]
+            and not any(part in heads for part in modules[call.name].modules())
             and not any(name.startswith(f"{call.name}.") for name in stem)
         )
 

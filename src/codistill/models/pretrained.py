@@ -12,7 +12,7 @@ from torch import Tensor
 from codistill.config import ModelConfig
 from codistill.errors import InputError, one_line
 from codistill.models.catalog import StudentDescription
-from codistill.models.ensemble import Ensemble
+from codistill.models.ensemble import Ensemble, load_tensors
 from codistill.models.networks import weights_of
 
 S1 = "students.S1."
@@ -47,7 +47,7 @@ def start_from_pretrained(
         narrow = student.state_dict()
         state = description.network.branch_state(description.widths, wide, narrow)
         state |= {part: narrow[part] for part in fresh}
-        student.load_state_dict(state)
+        load_tensors(student, state)
     drawn = f", {', '.join(sorted(fresh))} drawn anew" if fresh else ""
     return f"{source}{drawn}"
 
@@ -113,7 +113,7 @@ def _load_whole(whole: Ensemble, weights: Mapping[str, Tensor], source: str) -> 
             f"model.weights {source}: are not those of {description.architecture}: {len(problems)} tensors do"
             f" not fit, the first: {problems[0]}{stem if len(problems) == 1 else ''}"
         )
-    whole.load_state_dict(state)
+    load_tensors(whole, state)
     return fresh
 
 

@@ -20,7 +20,7 @@ from codistill.config.model import NETWORKS
 from codistill.data.preprocessing import Preprocessing
 from codistill.errors import InputError, one_line
 from codistill.models.catalog import StudentDescription
-from codistill.models.ensemble import Classifier, Ensemble
+from codistill.models.ensemble import Classifier, Ensemble, load_tensors
 from codistill.models.networks import OwnNetwork, admit
 
 FORMAT = "codistill-model-1"
@@ -119,7 +119,7 @@ def load_model(path: Path, model: OwnNetwork | None = None) -> DeliveredModel:
     else:
         ensemble.to_empty(device="cpu")
     precision = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else None
-    ensemble.to(precision).load_state_dict(tensors)
+    load_tensors(ensemble.to(precision), tensors)
     model = DeliveredModel(
         ensemble, name=contents.name, classes=contents.classes, preprocessing=contents.preprocessing
     )

@@ -18,7 +18,7 @@ from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch, Data
 from codistill.errors import InputError, Interrupted, one_line
 from codistill.models.catalog import feature_channels
-from codistill.models.ensemble import Ensemble
+from codistill.models.ensemble import Ensemble, load_tensors
 from codistill.objectives.paper import PaperObjective
 from codistill.randomness import derive_seed
 from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -308,7 +308,7 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over everything that `save` wrote."""
         self.progress = Progress.from_state_dict(state["progress"])
-        self.ensemble.load_state_dict(state["ensemble"])
+        load_tensors(self.ensemble, state["ensemble"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.plateau is not None:

@@ -191,8 +191,9 @@ def refuse_existing(path: Path) -> None:
 
 def _default_name(config: Config) -> str:
     student = "" if config.model.students is None else f"-S{'S'.join(map(str, config.model.students))}"
+    network = config.model.name.replace(":", "-")
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return f"{config.data.source}-{config.model.name}{student}-seed{config.seed}-{moment}"
+    return f"{config.data.source}-{network}{student}-seed{config.seed}-{moment}"
 
 
 def _git_commit() -> str | None:
