@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import functional as TF
 
 from codistill.data.augmentation import Augmentation, EpochDraws
@@ -21,6 +22,8 @@ def one_by_one(images_BHWC: torch.Tensor, draws: EpochDraws, positions: torch.Te
     for image_HWC, position in zip(images_BHWC, positions.tolist(), strict=True):
         height, width, _ = image_HWC.shape
         padded = TF.pad(image_HWC.permute(2, 0, 1), [draws.crop_padding] * 4)
+        if draws.angles is not None:
+            padded = TF.affine(padded, float(draws.angles[position]), [0, 0], 1.0, [0.0])
         cropped = TF.crop(padded, int(draws.rows[position]), int(draws.columns[position]), height, width)
         results.append((TF.hflip(cropped) if draws.flips[position] else cropped).permute(1, 2, 0))
     return torch.stack(results)
@@ -109,3 +112,66 @@ def test_draws_are_a_function_of_seed_and_epoch() -> None:
         assert torch.equal(getattr(one, name), getattr(again, name))
         for other in (augmentation.draw(500, seed=2, epoch=2), augmentation.draw(500, seed=1, epoch=3)):
             assert not torch.equal(getattr(one, name), getattr(other, name))
+
+
+def turned(images: torch.Tensor, angles: list[float], padding: int) -> torch.Tensor:
+    count = len(images)
+    middle = torch.full((count,), padding)
+    draws = EpochDraws(
+        padding, middle, middle, torch.zeros(count, dtype=torch.bool), torch.tensor(angles).double()
+    )
+    return draws.apply(images, torch.arange(count))
+
+
+def test_quarter_turns_are_exact() -> None:
+    images = pictures(1, 6, 6).expand(5, -1, -1, -1)
+
+    results = turned(images, [0, 90, 180, -90, 360], padding=2)
+
+    for result, quarters in zip(results, (0, 1, 2, 3, 0), strict=True):
+        assert torch.equal(result, images[0].rot90(-quarters, (0, 1)))  # Clockwise.
+
+
+@pytest.mark.parametrize("padding", [0, 3, 10])
+def test_turned_images_are_those_of_torchvision(padding: int) -> None:
+    """All but the pixels whose source lies half-way between two, where rounding decides."""
+    images = pictures(30, 16, 20, seed=2)
+    draws = Augmentation(crop_padding=padding, horizontal_flip=True, rotation=45.0).draw(30, seed=1, epoch=1)
+    positions = torch.arange(30)
+
+    given_ = draws.apply(images, positions)
+
+    same = (given_ == one_by_one(images, draws, positions)).all(-1)
+    assert same.double().mean() > 0.999
+
+
+def test_a_turn_is_that_of_a_pillow_image() -> None:
+    """The authors of the paper turn Pillow's images, by RandomAffine."""
+    image = pictures(1, 24, 24)[0]
+    for angle in (-10.0, 3.3, 10.0):
+        padded = TF.pad(Image.fromarray(image.numpy()), [6] * 4)
+        expected = np.asarray(TF.crop(TF.affine(padded, angle, [0, 0], 1.0, [0.0]), 6, 6, 24, 24))
+        same = (turned(image[None], [angle], padding=6)[0].numpy() == expected).all(-1)
+        assert same.mean() > 0.99
+
+
+def test_what_a_turn_brings_in_from_outside_is_zero() -> None:
+    result = turned(pictures(1, 20, 20), [45.0], padding=0)[0]
+
+    # The four corners, each a right triangle: of the 20×20 pixels √8 - 2 of them are cut off, about 17 %.
+    corners = (result == 0).all(-1).double().mean()
+    assert corners == pytest.approx(3 - 8**0.5, abs=0.03)
+    assert not result[0, 0].any()
+
+
+def test_turns_leave_crops_and_flips_as_they_were_and_are_even() -> None:
+    still = Augmentation(crop_padding=4, horizontal_flip=True).draw(90_000, seed=0, epoch=0)
+    draws = Augmentation(crop_padding=4, horizontal_flip=True, rotation=10.0).draw(90_000, seed=0, epoch=0)
+
+    for name in ("rows", "columns", "flips"):
+        assert torch.equal(getattr(still, name), getattr(draws, name))
+    assert still.angles is None
+    assert draws.angles is not None
+    assert float(draws.angles.abs().max()) <= 10
+    # Ten equal parts of 9,000 with standard deviation 90; six of them.
+    assert torch.histc(draws.angles, 10, -10, 10).tolist() == pytest.approx([9000] * 10, abs=540)

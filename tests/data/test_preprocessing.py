@@ -105,3 +105,31 @@ def test_it_survives_json_types() -> None:
 def test_what_is_no_preprocessing_is_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Preprocessing.from_dict(COLOUR.as_dict() | change)
+
+
+def test_given_statistics_are_taken_and_nothing_is_read() -> None:
+    class Unread:
+        image_shape = (4, 6, 3)
+
+    fitted = fit_preprocessing(
+        Unread(),  # type: ignore[arg-type]
+        torch.arange(3),
+        normalize=True,
+        mean=(0.1, 0.5, 0.9),
+        std=(0.2, 0.3, 1.5),
+    )
+
+    assert fitted == COLOUR
+
+
+def test_grey_images_as_colour_ones_have_one_statistic_three_times() -> None:
+    images = torch.from_numpy(pictures(20, channels=1))
+    positions = torch.arange(20)
+
+    grey = fit_preprocessing(MemoryImages(images), positions, normalize=True)
+    colour = fit_preprocessing(MemoryImages(images), positions, normalize=True, channels=3)
+
+    assert (colour.mean, colour.std) == (grey.mean * 3, grey.std * 3)
+    assert torch.equal(colour(images), grey(images).expand(-1, 3, -1, -1))
+    plain = fit_preprocessing(MemoryImages(images), positions, normalize=False, channels=3)
+    assert (plain.mean, plain.std) == ((0.0,) * 3, (1.0,) * 3)

@@ -68,9 +68,16 @@ class Preprocessing:
 
 
 def fit_preprocessing(
-    images: Images, positions: Tensor, *, normalize: bool, workers: int = 0
+    images: Images,
+    positions: Tensor,
+    *,
+    normalize: bool,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    channels: int | None = None,
+    workers: int = 0,
 ) -> Preprocessing:
-    """Return the preprocessing whose mean and deviation are those of the images at `positions`.
+    """Return the preprocessing with the mean and deviation given, or with those of the images at `positions`.
 
     Of more than 20,000 images 10,000 to 20,000, evenly spread, are measured.
 
@@ -78,23 +85,29 @@ def fit_preprocessing(
         images: Images of one size.
         positions: Which of them are trained on.
         normalize: False leaves the pixels in 0 … 1.
+        mean: Per channel that networks take, with `std`; none: measured.
+        std: As `mean`.
+        channels: What networks take, three for grey images as colour ones; none: the images' own.
         workers: Processes that read images which are not in memory.
     """
-    height, width, channels = images.image_shape
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if normalize:
+    height, width, measured_channels = images.image_shape
+    channels = channels or measured_channels
+    if not normalize:
+        mean, std = (0.0,) * channels, (1.0,) * channels
+    elif mean is None or std is None:
         stride = max(1, -(-len(positions) // STATISTICS_SAMPLE))
         batches = positions[::stride].split(max(1, PIXELS_AT_ONCE // (height * width)))
-        counts_CV = torch.zeros(channels, 256, dtype=torch.int64)
+        counts_CV = torch.zeros(measured_channels, 256, dtype=torch.int64)
         for batch in images.batches(batches, workers):
-            for channel in range(channels):
+            for channel in range(measured_channels):
                 values = batch[..., channel].flatten().cpu().int()
                 counts_CV[channel] += torch.bincount(values, minlength=256)
         share_CV = counts_CV.double() / counts_CV.sum(dim=1, keepdim=True)
         values_V = torch.arange(256, dtype=torch.float64) / 255
         means_C = share_CV @ values_V
         deviations_C = (share_CV * (values_V - means_C[:, None]).square()).sum(dim=1).sqrt()
-        mean = tuple(round(value, 4) for value in means_C.tolist())
+        repeats = channels // measured_channels
+        mean = tuple(round(value, 4) for value in means_C.tolist()) * repeats
         # A channel without any variation is shifted only.
-        std = tuple(round(value, 4) if value >= 1e-4 else 1.0 for value in deviations_C.tolist())
+        std = tuple(round(value, 4) if value >= 1e-4 else 1.0 for value in deviations_C.tolist()) * repeats
     return Preprocessing(height=height, width=width, channels=channels, mean=mean, std=std)
