@@ -19,12 +19,13 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The run was asked to stop, finished its step and saved.
 
     Args:
-        run: Folder to resume.
+        run: Folder to resume, or what else is unfinished.
         signal_number: What asked for it, SIGINT or SIGTERM.
+        command: What goes on with it; none: resume.
     """
 
-    def __init__(self, run: Path, signal_number: int) -> None:
-        super().__init__(f"stopped; continue with: codistill resume {run}")
+    def __init__(self, run: Path, signal_number: int, command: str | None = None) -> None:
+        super().__init__(f"stopped; continue with: codistill {command or f'resume {run}'}")
         self.run = run
         self.signal_number = signal_number
 

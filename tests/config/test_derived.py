@@ -24,7 +24,26 @@ def test_completed_writes_out_what_the_source_decides(source: str) -> None:
 
     digits = source in ("digits", "mnist", "svhn")
     assert data.horizontal_flip is not digits
-    assert data.crop_padding == (1 if source == "digits" else 4)
+    padding = {"digits": 1, "stl10": 12, "caltech256": 28, "imagenet": 50}
+    assert data.crop_padding == padding.get(source, 4)
+    assert data.rotation == (10 if source == "imagenet" else 0)
+    sizes = {"digits": 8, "stl10": 96, "caltech256": 224, "cub2011": 64, "imagenet": 224}
+    sizes |= {"mnist": 28, "fashion_mnist": 28, "huggingface": None, "folder": None, "lmdb": None}
+    assert data.image_size == sizes.get(source, 32)
+    pictures = {"cub2011": "stretch", "imagenet": "stretch", "caltech256": "crop", "folder": "crop"}
+    pictures |= {"huggingface": "crop", "lmdb": "crop"}
+    assert data.resize == pictures.get(source)
+    statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if source == "imagenet" else (None, None)
+    assert (data.mean, data.std) == statistics
+    assert data.completed() == data
+
+
+def test_fixed_statistics_give_way_to_what_is_asked_for() -> None:
+    imagenet = DataConfig(source="imagenet", root="x")
+
+    assert replace(imagenet, normalize=False).completed().mean is None
+    own = replace(imagenet, mean=(0.5,) * 3, std=(0.2,) * 3).completed()
+    assert (own.mean, own.std) == ((0.5,) * 3, (0.2,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +73,9 @@ def test_completed_keeps_a_stem_that_was_given() -> None:
 
 def test_completed_keeps_what_was_given_and_changes_nothing_else() -> None:
     config = Config(
-        seed=5, data=DataConfig(crop_padding=0, horizontal_flip=True), model=ModelConfig(stem="small")
+        seed=5,
+        data=DataConfig(image_size=16, crop_padding=0, horizontal_flip=True, rotation=5.0),
+        model=ModelConfig(stem="small"),
     )
 
     assert completed(config) == config

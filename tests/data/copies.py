@@ -202,3 +202,109 @@ def make_folder(
             picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
             picture.save(place / f"{row:03d}.{extension}")
     return {"root": str(folder)}
+
+
+def make_stl10(folder: Path, per_class: int = 2, *, layout: str = "stl10_binary") -> dict[str, Any]:
+    place = folder / layout
+    place.mkdir(parents=True, exist_ok=True)
+    count = 10 * per_class
+    for split, seed in SPLITS.items():
+        # Colour after colour, and each of them column by column.
+        images_NCWH = pixels(count, (96, 96, 3), seed).transpose(0, 3, 2, 1)
+        (place / f"{split}_X.bin").write_bytes(images_NCWH.tobytes())
+        (place / f"{split}_y.bin").write_bytes((labels(count, 10) + 1).astype(np.uint8).tobytes())
+    (place / "class_names.txt").write_text("".join(f"kind{label}\n" for label in range(10)))
+    return {"root": str(folder)}
+
+
+def jpeg(path: Path, number: int, size: tuple[int, int] = (20, 30), *, grey: bool = False) -> None:
+    """Write a smooth picture of height × width pixels, different for each number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = size
+    rows, columns = np.mgrid[0:height, 0:width]
+    colour = pixels(1, (2, 3), number)[0].astype(np.float64)
+    share = ((rows / height + columns / width) / 2)[..., None]
+    image = (colour[0] * share + colour[1] * (1 - share)).astype(np.uint8)
+    Image.fromarray(image[..., 0] if grey else image).save(path, "JPEG", quality=95)
+
+
+def make_caltech(
+    folder: Path, per_class: int = 5, *, layout: str = "256_ObjectCategories", split: bool = False
+) -> dict[str, Any]:
+    """Write three classes, the last the clutter; with `split` in the folders Train and Test."""
+    parts = (f"Train/{layout}", f"Test/{layout}") if split else (layout,)
+    for seed, part in enumerate(parts):
+        for label, name in enumerate(("001.ak47", "002.american-flag", "003.clutter")):
+            for row in range(1, per_class + 1):
+                path = folder / part / name / f"{label + 1:03d}_{row:04d}.jpg"
+                # Some of its pictures are grey.
+                jpeg(path, 100 * seed + 10 * label + row, (20 + row, 40 - label), grey=row == 2)
+    return {"root": str(folder)}
+
+
+def make_cub(folder: Path, per_class: int = 4, *, layout: str = "CUB_200_2011") -> dict[str, Any]:
+    """Write three classes, of whose pictures every other one is for training."""
+    place = folder / layout
+    names = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
+    images, classes, parts = [], [], []
+    for label, name in enumerate(names, start=1):
+        for row in range(per_class):
+            number = len(images) + 1
+            file = f"{name}/{name[4:]}_{row:04d}_{number}.jpg"
+            jpeg(place / "images" / file, number, (30, 20 + row))
+            images.append(f"{number} {file}\n")
+            classes.append(f"{number} {label}\n")
+            parts.append(f"{number} {row % 2}\n")
+    listed = [f"{label} {name}\n" for label, name in enumerate(names, start=1)]
+    for name, lines in (
+        ("images.txt", images),
+        ("image_class_labels.txt", classes),
+        ("train_test_split.txt", parts),
+        ("classes.txt", listed),
+    ):
+        (place / name).write_text("".join(lines))
+    return {"root": str(folder)}
+
+
+WORDNET_IDS = ("n01440764", "n01443537", "n02102040")
+
+
+def make_imagenet(folder: Path, per_class: int = 2, *, layout: str = "") -> dict[str, Any]:
+    for split, seed in (("train", 0), ("val", 1)):
+        for label, name in enumerate(WORDNET_IDS):
+            for row in range(per_class):
+                path = folder / layout / split / name / f"{split}_{label}_{row:05d}.JPEG"
+                jpeg(path, 100 * seed + 10 * label + row, (24 + row, 32))
+    return {"root": str(folder)}
+
+
+def write_lmdb(
+    path: Path, entries: list[tuple[bytes, Any]], keys: bytes | None = None, *, folder: bool = False
+) -> None:
+    """Write the older layout of the paper's authors: keys by msgpack, and entries such as `packed_entry`."""
+    import lmdb
+    import msgpack
+
+    listed = msgpack.packb([key for key, _ in entries]) if keys is None else keys
+    environment = lmdb.open(str(path), subdir=folder, map_size=2**26)
+    with environment, environment.begin(write=True) as transaction:
+        for key, content in entries:
+            transaction.put(key, content)
+        transaction.put(b"__keys__", listed)
+        transaction.put(b"__len__", msgpack.packb(len(entries)))
+
+
+def packed_entry(image: bytes, label: Any) -> bytes:
+    import msgpack
+
+    return msgpack.packb([{b"data": image}, label])
+
+
+def make_lmdb(folder: Path, per_class: int = 2, *, size: tuple[int, int] = (32, 32)) -> dict[str, Any]:
+    """Write train.lmdb and test.lmdb as `codistill pack` does."""
+    from codistill.data.pack import pack
+
+    make_folder(folder / "pictures", per_class, size=size)
+    for split in SPLITS:
+        pack(folder / "pictures" / split, folder / f"{split}.lmdb")
+    return {"root": str(folder)}

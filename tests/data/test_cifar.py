@@ -12,7 +12,7 @@ from codistill.data.sources import load_source
 from codistill.errors import InputError
 
 
-@pytest.mark.parametrize("layout", ["", "cifar-10-batches-py"])
+@pytest.mark.parametrize("layout", ["", "cifar-10-batches-py", "cifar10/cifar-10-batches-py", "cifar10"])
 def test_cifar10_pixels_written_are_the_pixels_read(tmp_path, layout):
     data = load_source(DataConfig(source="cifar10", **make_cifar10(tmp_path, per_class=3, layout=layout)))
     for part, seed in ((data.train, 0), (data.test, 1)):
@@ -21,7 +21,7 @@ def test_cifar10_pixels_written_are_the_pixels_read(tmp_path, layout):
     assert data.classes == tuple(f"kind{label}" for label in range(10))
 
 
-@pytest.mark.parametrize("layout", ["", "cifar-100-python"])
+@pytest.mark.parametrize("layout", ["", "cifar-100-python", "cifar100/cifar-100-python"])
 def test_cifar100_pixels_written_are_the_pixels_read(tmp_path, layout):
     data = load_source(
         DataConfig(source="cifar100", **make_cifar100(tmp_path, layout=layout), num_classes=100)

@@ -18,10 +18,12 @@ from codistill.errors import InputError
         ("mnist", "raw"),
         ("mnist", "MNIST/raw"),
         ("mnist", "MNIST"),
+        ("mnist", "MNIST/MNIST/raw"),
         ("fashion_mnist", ""),
         ("fashion_mnist", "FashionMNIST/raw"),
         ("fashion_mnist", "Fashion-MNIST"),
         ("fashion_mnist", "FashionMNIST"),
+        ("fashion_mnist", "Fashion-MNIST/FashionMNIST/raw"),
     ],
 )
 def test_pixels_written_are_the_pixels_read(tmp_path, name, layout, packed):

@@ -285,3 +285,8 @@ class TestLoadData:
 
         assert one.fingerprint() == self.load(folder).fingerprint()
         assert one.fingerprint() != other.fingerprint()
+
+    def test_statistics_for_another_number_of_channels_are_refused(self, folder: dict[str, Any]) -> None:
+        config = DataConfig(source="folder", **folder, mean=(0.5,), std=(0.5,))
+        with pytest.raises(InputError, match=r"data.mean must be 3 numbers, one for each channel"):
+            load_data(config)

@@ -8,7 +8,7 @@ from codistill.config import Config, DataConfig, ModelConfig, TrainingConfig
 from codistill.errors import InputError
 from codistill.models.cost import activation_bytes
 from codistill.models.ladder import describe_students
-from codistill.training.profile import profile
+from codistill.training.profile import _classes_and_shape, profile
 
 
 def test_memory_of_every_student_and_the_cost_of_a_step() -> None:
@@ -34,3 +34,18 @@ def test_images_too_small_for_a_network_are_refused() -> None:
 
     with pytest.raises(InputError, match="images of 8×8 pixels are too small for densenet121"):
         profile(Config(data=DataConfig(source="digits"), model=model))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (DataConfig(source="cifar10", root="x"), (10, (3, 32, 32))),
+        (DataConfig(source="cifar10", root="x", image_size=224), (10, (3, 224, 224))),
+        (DataConfig(source="mnist", root="x", grey_to_rgb=True), (10, (3, 28, 28))),
+        (DataConfig(source="imagenet", root="x", num_classes=1000), (1000, (3, 224, 224))),
+    ],
+)
+def test_what_is_known_of_a_source_is_not_read(
+    data: DataConfig, expected: tuple[int, tuple[int, int, int]]
+) -> None:
+    assert _classes_and_shape(Config(data=data)) == expected

@@ -39,6 +39,7 @@ usage: codistill COMMAND …
   profile [CONFIG.yaml] [--section.key value …]        size, cost and latency of every student, untrained
   sweep [CONFIG.yaml] --section.key a,b … [--section.key value …]
                                                        train every combination, one run after another
+  pack FOLDER OUT.lmdb                                 put a folder of pictures into one file
 
 'codistill COMMAND --help' says more. Students are called S1 … SN; S1 is the whole network.
 """
@@ -187,6 +188,34 @@ def profile(words: list[str]) -> int:
     return 0
 
 
+def pack(words: list[str]) -> int:
+    """Put a folder of pictures into one LMDB file."""
+    usage = "pack FOLDER OUT.lmdb"
+    if HELP & set(words):
+        print_usage(
+            usage,
+            "Put a folder of pictures, one folder a class, into one LMDB file for --data.source lmdb or\n"
+            "imagenet. Every picture is decoded once to see that it is one, and stored as it is. When the\n"
+            "command was stopped, the same one goes on.",
+        )
+    paths = paths_alone(words, usage, many=True)
+    if len(paths) != 2:
+        raise InputError(f"pack takes a folder and a file, not {len(paths)} paths; usage: codistill {usage}")
+    folder, out = paths
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is not a folder' if folder.exists() else 'does not exist'}")
+    from codistill.data.pack import Unfinished, pack
+    from codistill.training.signals import StopRequest
+
+    with StopRequest() as request:
+        try:
+            count = pack(folder, out, lambda: request.signal_number != 0)
+        except Unfinished:
+            raise Interrupted(out, request.signal_number, f"pack {folder} {out}") from None
+    print(f"{out}: {count:,} pictures")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "resume": resume,
@@ -195,6 +224,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "profile": profile,
     "sweep": sweep,
+    "pack": pack,
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from codistill.config.data import SOURCES, DataConfig
+from codistill.config.data import DataConfig
 from codistill.config.kinds import admits, allowed_values, setting_types, shown
 from codistill.config.model import LARGEST_SMALL_IMAGE, ModelConfig
 from codistill.config.objective import ObjectiveConfig
@@ -47,7 +47,11 @@ class Config:
                 "objective.feature_weight",
                 "must be 0 without S1 among model.students, whose maps it compares",
             )
-        if self.model.stem == "auto" and self.model.has_imagenet_stem and _image_size(self.data) is None:
+        if (
+            self.model.stem == "auto"
+            and self.model.has_imagenet_stem
+            and self.data.completed().image_size is None
+        ):
             yield (
                 "model.stem",
                 f"must be imagenet or small for {self.model.name}, or data.image_size given: only the files"
@@ -77,17 +81,7 @@ def check(config: Config) -> Config:
 
 def completed(config: Config) -> Config:
     """Return the config with what its source and images decide written out, so that a saved one says all."""
-    facts = SOURCES[config.data.source]
-    data = config.data
-    return replace(
-        config,
-        data=replace(
-            data,
-            crop_padding=facts.crop_padding if data.crop_padding is None else data.crop_padding,
-            horizontal_flip=facts.horizontal_flip if data.horizontal_flip is None else data.horizontal_flip,
-        ),
-        model=replace(config.model, stem=_stem(config)),
-    )
+    return replace(config, data=config.data.completed(), model=replace(config.model, stem=_stem(config)))
 
 
 def _stem(config: Config) -> Literal["auto", "imagenet", "small", "own"]:
@@ -97,14 +91,10 @@ def _stem(config: Config) -> Literal["auto", "imagenet", "small", "own"]:
         return "own"
     if not config.model.has_imagenet_stem:
         return "small"
-    size = _image_size(config.data)
+    size = config.data.completed().image_size
     if size is None:
         return "auto"
     return "small" if size <= LARGEST_SMALL_IMAGE else "imagenet"
-
-
-def _image_size(data: DataConfig) -> int | None:
-    return SOURCES[data.source].image_size or data.image_size
 
 
 def baseline(config: Config, student: int) -> Config:

@@ -43,13 +43,14 @@ _LAYOUTS = {
 
 
 def load_cifar(config: DataConfig) -> SourceData:
-    """Load CIFAR-10 or CIFAR-100 from `config.root` or torchvision's folder in it, uint8 [n, 32, 32, 3].
+    """Load CIFAR-10 or CIFAR-100 from `config.root` or its usual folders, uint8 [n, 32, 32, 3].
 
     Missing files are downloaded if `config.download` says so. `InputError` names a file that is missing,
     damaged, or holds anything but arrays and basic types.
     """
     layout = _LAYOUTS[config.source]
-    folder = folder_with(config, (layout.folder, ""), (*layout.train, *layout.test, layout.names))
+    places = (layout.folder, "", f"{config.source}/{layout.folder}", config.source)
+    folder = folder_with(config, places, (*layout.train, *layout.test, layout.names))
     classes = _class_names(folder / layout.names, layout.names_key)
     train, test = (
         _labelled([folder / name for name in names], layout.labels_key, len(classes))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from codistill.config.data import DataConfig
-from codistill.data.parquet import Table, needed, noted_features
+from codistill.data.extras import needed
+from codistill.data.parquet import Table, noted_features
 from codistill.errors import InputError
 
 
@@ -21,7 +22,7 @@ def chosen_columns(table: Table, config: DataConfig) -> Columns:
 
     `InputError` lists the candidates where there are none or several.
     """
-    types = needed("pyarrow").types
+    types = needed("pyarrow", source="huggingface", extra="hub").types
     features = noted_features(table.schema)
     fields = {field.name: field.type for field in table.schema}
     images = [name for name in fields if _kind(features, name) == "Image"]

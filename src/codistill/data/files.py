@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codistill.config.data import DataConfig
-from codistill.data.download import download
-from codistill.errors import InputError, one_line
+from codistill.data.download import downloaded
+from codistill.errors import InputError
 
 
 def shown(path: str | Path) -> str:
@@ -38,12 +38,7 @@ def folder_with(
     root = root_folder(config)
     folder = _first_with(root, places, names, or_packed)
     if folder is None and config.download:
-        try:
-            download(config.source, root)
-        except Exception as error:  # Network, disk, archive and checksum each fail in their own way.
-            raise InputError(
-                f"data.download: {config.source} cannot be downloaded into {shown(root)}: {one_line(error)}"
-            ) from error
+        downloaded(config.source, root)
         folder = _first_with(root, places, names, or_packed)
     if folder is None:
         packed = " (each packed as .gz or not)" if or_packed else ""

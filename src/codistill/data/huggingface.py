@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codistill.config.data import DataConfig
+from codistill.config.data import DataConfig, Resize
 from codistill.data.arrays import checked_labels, in_memory
 from codistill.data.cache import cached
 from codistill.data.columns import chosen_columns
@@ -26,7 +26,7 @@ def load_huggingface(config: DataConfig) -> SourceData:
     """Load the data set `config.hub_name`, or the parquet files that `config.root` names, uint8 [n, H, W, C].
 
     One channel where all images are grey, else three. All must have one size, unless `config.image_size`
-    asks for squares: shorter side scaled, centre cut out. Images are decoded once and then cached (see
+    asks for squares (see `config.resize`). Images are decoded once and then cached (see
     `cache`); beyond `config.memory_gib` they are decoded as they are needed. `InputError` names the file,
     column or row that cannot be used, or the package that is missing.
     """
@@ -44,8 +44,8 @@ def load_huggingface(config: DataConfig) -> SourceData:
     checked_labels(train_labels_n, len(classes), train.where)
     checked_labels(test_labels_n, len(classes), test.where)
 
-    resize = config.image_size is not None
-    identity = [train.identity, test.identity, columns.image, config.image_size]
+    resize = config.resize if config.image_size is not None else None
+    identity = [train.identity, test.identity, columns.image, config.image_size, resize]
     shape = _shape(train, test, columns.image, config.image_size, identity)
     if not fits(train.count + test.count, shape, config.memory_gib):
         return SourceData(
@@ -116,7 +116,7 @@ def _picture(value: Any, where: str) -> Picture:
 
 
 def _streamed(
-    table: Table, column: str, labels_n: np.ndarray, shape: tuple[int, int, int], resize: bool
+    table: Table, column: str, labels_n: np.ndarray, shape: tuple[int, int, int], resize: Resize | None
 ) -> LabelledImages:
     rows = table.rows().select_columns([column]).with_format("arrow")
     images = StreamedImages(_ReadRow(rows, table.where, shape, resize), table.count, shape)
@@ -128,7 +128,7 @@ class _ReadRow:
     rows: Any
     where: str
     shape: tuple[int, int, int]
-    resize: bool
+    resize: Resize | None
 
     def __call__(self, position: int) -> np.ndarray:
         value = self.rows[position].column(0)[0].as_py()

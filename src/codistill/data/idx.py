@@ -22,8 +22,11 @@ _FILES = {
 }
 # Each source looks into its own folders only: torchvision puts both below one root.
 _PLACES = {
-    "mnist": ("", "raw", "MNIST/raw", "MNIST"),
-    "fashion_mnist": ("", "raw", "FashionMNIST/raw", "FashionMNIST", "Fashion-MNIST/raw", "Fashion-MNIST"),
+    "mnist": ("", "raw", "MNIST/raw", "MNIST", "MNIST/MNIST/raw"),
+    "fashion_mnist": (
+        *("", "raw", "FashionMNIST/raw", "FashionMNIST"),
+        *("Fashion-MNIST/raw", "Fashion-MNIST", "Fashion-MNIST/FashionMNIST/raw"),
+    ),
 }
 _CLASSES = {
     "mnist": tuple(str(digit) for digit in range(10)),

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from codistill.errors import InputError
@@ -31,16 +32,26 @@ class Images(Protocol):
 
 
 class MemoryImages:
-    """Images held as one uint8 tensor [n, H, W, C]."""
+    """Images held as one uint8 tensor [n, H, W, C].
 
-    def __init__(self, images_NHWC: Tensor) -> None:
+    Args:
+        images_NHWC: The images as they are.
+        size: Height and width to which each batch is scaled; none: as they are.
+    """
+
+    def __init__(self, images_NHWC: Tensor, size: int | None = None) -> None:
         self.images_NHWC = images_NHWC
+        self.size = size
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""
         height, width, channels = self.images_NHWC.shape[1:]
-        return height, width, channels
+        return (height, width, channels) if self.size is None else (self.size, self.size, channels)
+
+    def to(self, device: torch.device | None) -> "MemoryImages":
+        """Return the images on a device."""
+        return MemoryImages(self.images_NHWC.to(device), self.size)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -50,7 +61,15 @@ class MemoryImages:
         """Yield for each int64 tensor of positions the images there, uint8 [B, H, W, C], in order."""
         del workers  # Nothing is left to read.
         for batch in positions:
-            yield self.images_NHWC[batch.to(self.images_NHWC.device)]
+            images_BHWC = self.images_NHWC[batch.to(self.images_NHWC.device)]
+            yield images_BHWC if self.size is None else scaled(images_BHWC, self.size)
+
+
+def scaled(images_BHWC: Tensor, size: int) -> Tensor:
+    """Return uint8 [B, H, W, C] scaled to squares (bilinear, antialiased), as pictures are when decoded."""
+    images_BCHW = images_BHWC.permute(0, 3, 1, 2)
+    result = F.interpolate(images_BCHW.float(), (size, size), mode="bilinear", antialias=True)
+    return result.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)

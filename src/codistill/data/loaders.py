@@ -155,6 +155,7 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
     Raises:
         InputError: Files are missing or wrong, or there are too few images.
     """
+    config = config.completed()
     source = load_source(config)
     train, test = (_on_device(images, device) for images in (source.train, source.test))
     positions, validation = stratified_split(train.labels, config.validation_fraction, config.split_seed)
@@ -170,7 +171,14 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
         )
     assert config.crop_padding is not None
     assert config.horizontal_flip is not None
-    height, width, _ = train.images.image_shape
+    assert config.rotation is not None
+    height, width, channels = train.images.image_shape
+    channels = 3 if config.grey_to_rgb else channels
+    if config.mean is not None and len(config.mean) != channels:
+        raise InputError(
+            f"data.mean must be {channels} numbers, one for each channel of the images,"
+            f" not {len(config.mean)}"
+        )
     if config.crop_padding > min(height, width):
         raise InputError(
             f"data.crop_padding must be at most the images' {min(height, width)} pixels,"
@@ -183,14 +191,24 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
         validation_positions=validation,
         classes=source.classes,
         preprocessing=fit_preprocessing(
-            train.images, positions, normalize=config.normalize, workers=config.workers
+            train.images,
+            positions,
+            normalize=config.normalize,
+            mean=config.mean,
+            std=config.std,
+            channels=channels,
+            workers=config.workers,
         ),
-        augmentation=Augmentation(crop_padding=config.crop_padding, horizontal_flip=config.horizontal_flip),
+        augmentation=Augmentation(
+            crop_padding=config.crop_padding,
+            horizontal_flip=config.horizontal_flip,
+            rotation=config.rotation,
+        ),
         workers=config.workers,
     )
 
 
 def _on_device(images: LabelledImages, device: torch.device | None) -> LabelledImages:
     if isinstance(images.images, MemoryImages) and device is not None:
-        return LabelledImages(images=MemoryImages(images.images.images_NHWC.to(device)), labels=images.labels)
+        return LabelledImages(images=images.images.to(device), labels=images.labels)
     return images

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from codistill.data.extras import needed
 from codistill.data.files import shown
 from codistill.errors import InputError, one_line
 
@@ -37,22 +38,9 @@ class Table:
     """The split as `datasets.Dataset`, for reading single rows."""
 
 
-def needed(name: str) -> ModuleType:
-    """Import a module of the extra `hub`; `InputError` says how to install it."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise InputError(
-            f"data.source: huggingface needs the package {package}: pip install 'codistill[hub]'"
-        ) from None
-
-
 def datasets_library() -> ModuleType:
     """Import `datasets` without its progress bars, or raise `InputError`."""
-    datasets = needed("datasets")
+    datasets = needed("datasets", source="huggingface", extra="hub")
     datasets.disable_progress_bars()
     return datasets
 
@@ -62,7 +50,7 @@ def parquet_table(root: str, split: str) -> Table:
 
     A split's files are SPLIT.parquet, SPLIT-00000-of-00003.parquet and so on, or all in a folder SPLIT.
     """
-    parquet = needed("pyarrow.parquet")
+    parquet = needed("pyarrow.parquet", source="huggingface", extra="hub")
     paths = _files_of(Path(root).expanduser(), split)
     where = f"split {split!r} of {shown(root)}"
     counts, schema = [], None

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from codistill.config import DataConfig, completed
+from codistill.config import SOURCES, DataConfig, completed
 from codistill.config.parsing import load_config
 from codistill.data.images import LabelledImages
 from codistill.data.loaders import Data, plain_batches
@@ -132,11 +132,7 @@ def evaluate(
     first = next(iter(models.values()))
     size = first.preprocessing.height
     data = completed(load_config(run / "config.yaml")).data if data is None else data
-    if (
-        data.source in ("folder", "huggingface")
-        and data.image_size is None
-        and size == first.preprocessing.width
-    ):
+    if SOURCES[data.source].pictures and data.image_size is None and size == first.preprocessing.width:
         data = replace(data, image_size=size)
     source = load_source(data)
     parts = [source.train, source.test] if all_images else [source.test]

@@ -125,11 +125,12 @@ def _step_cost(
 
 
 def _classes_and_shape(config: Config) -> tuple[int, tuple[int, int, int]]:
-    facts = SOURCES[config.data.source]
-    if facts.num_classes is not None and facts.channels is not None and facts.image_size is not None:
-        return facts.num_classes, (facts.channels, facts.image_size, facts.image_size)
+    facts, data_config = SOURCES[config.data.source], config.data.completed()
+    num_classes, size = facts.num_classes or data_config.num_classes, data_config.image_size
+    if num_classes is not None and facts.channels is not None and size is not None:
+        return num_classes, (3 if data_config.grey_to_rgb else facts.channels, size, size)
     from codistill.data.sources import load_source
 
     data = load_source(config.data)
     height, width, channels = data.train.images.image_shape
-    return len(data.classes), (channels, height, width)
+    return len(data.classes), (3 if config.data.grey_to_rgb else channels, height, width)
