@@ -17,9 +17,8 @@ from codistill.models import architecture
 from codistill.models.architecture import BLOCKS
 from codistill.models.branch import Branch, Cut, Taken, stem_of
 from codistill.models.initial import rescale
-from codistill.models.narrow import narrow
+from codistill.models.narrow import REMEDY, narrow
 from codistill.models.narrow_checks import (
-    REMEDY,
     outputs_of,
     refuse_broken,
     refuse_partly_narrow,

@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from codistill.errors import InputError, one_line
 
 INSTALL = "pip install 'codistill[models]'"
+REMEDY = (
+    "name other points as model.stem_end and model.blocks, or give a function of your own that takes width"
+    " and returns the narrow network, module:function"
+)
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -84,7 +88,7 @@ def _narrow(
     except Exception as error:  # Whatever a stranger's network, or its tracing, may raise.
         raise InputError(
             f"{type(model).__name__} cannot be narrowed by its dependency graph:"
-            f" {type(error).__name__}: {one_line(error)}"
+            f" {type(error).__name__}: {one_line(error)}; {REMEDY}"
         ) from None
     for parameter in frozen:
         parameter.requires_grad_(False)

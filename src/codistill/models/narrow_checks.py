@@ -11,12 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.errors import InputError, one_line
 from codistill.models.branch import Branch, Cut, Keep, Taken, stem_of
-from codistill.models.narrow import classifiers
-
-REMEDY = (
-    "name other points as model.stem_end and model.blocks, or give a function of your own that takes width"
-    " and returns the narrow network, module:function"
-)
+from codistill.models.narrow import REMEDY, classifiers
 
 
 def refuse_unfit(name: str, network: nn.Module, example: Tensor, num_classes: int) -> None:
