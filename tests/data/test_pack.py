@@ -263,7 +263,8 @@ module.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("groups", [pytest.param(0, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [0, 3])
 def test_killed_and_continued_equals_never_killed(pictures: Path, tmp_path: Path, groups: int) -> None:
     pack(pictures, tmp_path / "whole.lmdb")
     words = [str(pictures), str(tmp_path / "out.lmdb"), str(groups)]

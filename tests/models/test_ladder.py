@@ -46,7 +46,7 @@ def test_no_layer_falls_below_the_floor() -> None:
         pytest.param("cifar_resnet20", "10 % of the parameters", "parameters", 0.1, marks=pytest.mark.slow),
         ("cifar_resnet20", "5 MMACs", "macs", 5_000_000),
         pytest.param("own", "25% macs", "macs", 0.25, marks=pytest.mark.slow),
-        ("own", "100k parameters", "parameters", 100_000),
+        pytest.param("own", "100k parameters", "parameters", 100_000, marks=pytest.mark.slow),
     ],
 )
 def test_a_target_gets_the_nearest_width(name: str, target: str, unit: str, wanted: float) -> None:

@@ -164,7 +164,7 @@ def test_a_pickle_in_torchs_own_format_is_not_executed(tmp_path: Path) -> None:
     [
         (
             {"name": "resnet18", "stem": "small"},
-            r"conv1.weight is .* stem imagenet may be meant",
+            r"conv1.weight is .*stem imagenet may be meant",
         ),
         ({"name": "resnet34", "stem": "imagenet"}, "are not those of resnet34: .* tensors do not fit"),
         ({}, "are not those of cifar_resnet20"),

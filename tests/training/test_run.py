@@ -173,7 +173,9 @@ def test_a_second_run_gives_the_same_bits(small_config: Config, finished: Path) 
 
 
 # Steps 1 to 4 are epoch 1; 4 and 8 end an epoch, 12 the run.
-@pytest.mark.parametrize("step", [1, 3, 4, 6, 12])
+@pytest.mark.parametrize(
+    "step", [1, pytest.param(3, marks=pytest.mark.slow), 4, 6, pytest.param(12, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
     small_config: Config, finished: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
