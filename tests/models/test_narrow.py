@@ -149,6 +149,11 @@ def test_an_activation_that_is_no_module_stands_behind_the_stem() -> None:
             "model.stem_end 'nothing' is no module of Functional, whose",
         ),
         ({"blocks": ("conv2", "conv3", "conv5")}, "model.blocks 'conv5' is no module"),
+        (
+            {"blocks": ("conv3", "conv2", "conv4")},
+            "must be three modules behind the stem's end",
+        ),
+        ({"blocks": ("bn1", "conv2", "conv4")}, "must be three modules behind the stem's end, 'bn1'"),
         ({"stem_end": "conv3"}, "the stem cannot end at 'conv3': what 'conv3' takes is no module's output"),
     ],
 )
@@ -362,6 +367,12 @@ def test_random_draws_are_noticed() -> None:
     assert not described(Plain)["S1"].draws_random_numbers
     cut = cut_of(networks.admit(Plain), in_channels=3, num_classes=4, image_size=(32, 32))
     assert AnyModel(networks.admit(Dropping), 3, 4, cut).draws_random_numbers
+
+
+def test_what_was_found_out_of_a_network_is_forgotten_with_it() -> None:
+    for channels in (20, 32):
+        name = networks.admit(lambda channels=channels: Plain(channels=channels), "tests:changing")
+        assert feature_channels(described(name)["S1"]) == (channels,) * 3
 
 
 def test_a_share_keeps_whole_channels() -> None:

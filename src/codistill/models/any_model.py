@@ -25,7 +25,7 @@ from codistill.models.narrow_checks import (
     refuse_unfit,
     taken_by,
 )
-from codistill.models.networks import build_network, takes_width
+from codistill.models.networks import build_network, takes_width, when_changed
 from codistill.models.points import find_points
 from codistill.models.slices import first_channels, sliced
 
@@ -275,3 +275,6 @@ def _plan(model: AnyModel, width: int) -> Plan:
         )
     first, second, third = sizes
     return Plan(keeps_stem, taken, (first, second, third), branch.to("meta"))
+
+
+when_changed += [cached.cache_clear for cached in (_stem_template, _draws, _channel_dims, _plan)]

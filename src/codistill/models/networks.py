@@ -26,6 +26,9 @@ INSTALL_TIMM = "pip install 'codistill[models]'"
 OwnNetwork = Callable[..., nn.Module] | nn.Module
 """What a user gives from Python: a network, or what builds it."""
 
+when_changed: list[Callable[[], None]] = []
+"""Called when a name stands for another network than before: what was found out of it is forgotten."""
+
 _trained: dict[str, Mapping[str, Tensor]] = {}
 _own: dict[str, Callable[..., nn.Module]] = {}
 
@@ -43,6 +46,9 @@ def admit(network: OwnNetwork, name: str | None = None) -> str:
         named: Any = type(network) if isinstance(network, nn.Module) else network
         name = f"{named.__module__}:{getattr(named, '__qualname__', type(named).__name__)}".replace("<", "_")
         name = name.replace(">", "_")
+    if _own.get(name) is not network:
+        for forget in when_changed:
+            forget()
     _trained.pop(name, None)
     if isinstance(network, nn.Module):
         _trained[name] = copy.deepcopy(network.state_dict())

@@ -79,6 +79,13 @@ def find_points(
     for name in stem:
         if names.count(name) > 1:
             raise InputError(f"{name!r} runs more than once, so it cannot be part of the stem")
+    if blocks:
+        positions = [names.index(name) for name in (stem[-1], *blocks)]
+        if positions != sorted(set(positions)):
+            raise InputError(
+                f"model.blocks {', '.join(map(repr, blocks))} must be three modules behind the stem's end,"
+                f" {stem[-1]!r}, in the order in which they run"
+            )
     return Points(stem, tuple(blocks) if blocks else _thirds(model, calls, stem, logits))
 
 
