@@ -80,7 +80,14 @@ def test_all_are_here() -> None:
     assert MAKERS.keys() == CUT.keys() == SOURCES.keys() - {"digits"}
 
 
-@pytest.mark.parametrize("source", MAKERS)
+# These are trained on elsewhere too.
+SLOW = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(source, marks=pytest.mark.slow) if source in SLOW else source for source in MAKERS],
+)
 def test_it_is_trained_on_for_two_steps(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MAKERS[source](tmp_path / "data")
     losses: list[float] = []

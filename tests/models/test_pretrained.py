@@ -1,6 +1,9 @@
 """Initial weights from a trained wide network: S1 whole, the others its slices."""
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +177,39 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, model: dict[str,
     save_file(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "wide.safetensors")
     with pytest.raises(InputError, match=words):
         started(**model, weights=str(tmp_path / "wide.safetensors"))
+
+
+@pytest.mark.slow
+def test_timms_own_weights_are_found_where_it_keeps_them(tmp_path: Path) -> None:
+    """timm reads the file that it would have downloaded from the hub, from the hub's cache."""
+    import timm
+
+    config = timm.get_pretrained_cfg("lcnet_050")
+    assert config is not None
+    folder = tmp_path / "hub" / f"models--{config.hf_hub_id.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    wide = timm.create_model("lcnet_050")
+    save_file(wide.state_dict(), snapshot / "model.safetensors")
+    script = (
+        "from models.test_pretrained import started\n"
+        "ensemble, origin = started(name='timm:lcnet_050', stem='own')\n"
+        "print(origin)\n"
+        "print(float(ensemble.stem.state_dict()['0.weight'].double().sum()))\n"
+    )
+    places = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data")]
+
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {places!r}\n{script}"],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    origin, total = run.stdout.splitlines()
+    assert origin == "timm:lcnet_050, classifier.bias, classifier.weight drawn anew"
+    assert float(total) == wide.conv_stem.weight.double().sum().item()

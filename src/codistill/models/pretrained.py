@@ -48,7 +48,8 @@ def start_from_pretrained(
         state = description.network.branch_state(description.widths, wide, narrow)
         state |= {part: narrow[part] for part in fresh}
         load_tensors(student, state)
-    drawn = f", {', '.join(sorted(fresh))} drawn anew" if fresh else ""
+    names = sorted(_library_name(f"{S1}{name}", pseudo_teacher) for name in fresh)
+    drawn = f", {', '.join(names)} drawn anew" if fresh else ""
     return f"{source}{drawn}"
 
 
