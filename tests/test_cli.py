@@ -174,6 +174,7 @@ def test_train_evaluate_compare_and_sweep(
     assert out.count("±") >= 4
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_stopped(
     words: list[str],
     small_config: Config,
