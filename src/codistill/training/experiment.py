@@ -30,6 +30,7 @@ from codistill.training.loop import Trainer
 from codistill.training.processes import launch
 from codistill.training.run import RunFolder, refuse_existing
 from codistill.training.signals import StopRequest
+from codistill.training.snapshot import restore
 from codistill.training.step import choose_engine
 
 
@@ -199,7 +200,7 @@ def _complete(
         trainer = Trainer(config, data, fabric, ensemble, run, path, stop)
         with closing(trainer.engine):
             if resumed:
-                trainer.restore()
+                restore(trainer)
             _announce(trainer, path)
             trainer.fit()
             if run is not None:

@@ -7,7 +7,7 @@ others join). All it knows of an objective is `result["loss"]`.
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from codistill.config import Config, ObjectiveConfig
 from codistill.config.model import TEACHER
 from codistill.data.loaders import Batch, Data
-from codistill.errors import InputError, Interrupted, one_line
+from codistill.errors import Interrupted
 from codistill.models.catalog import feature_channels
-from codistill.models.ensemble import Ensemble, load_tensors
+from codistill.models.ensemble import Ensemble
 from codistill.objectives.paper import PaperObjective
 from codistill.randomness import derive_seed
-from codistill.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from codistill.training.checkpoint import save_checkpoint
 from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
 from codistill.training.evaluate import accuracy, member_logits, predict
@@ -30,6 +30,7 @@ from codistill.training.phase import Phase, first_epoch, phase_of
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
 from codistill.training.signals import StopRequest
+from codistill.training.snapshot import snapshot
 from codistill.training.state import Progress, check_finite, check_finite_weights
 from codistill.training.step import Autocast, make_engine
 
@@ -262,58 +263,10 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of everything that changes."""
         check_finite_weights(self.ensemble, self.progress)
-        if self.run is None:
-            return
-        state: dict[str, Any] = {
-            "data": self.data.fingerprint(),
-            "progress": self.progress.state_dict(),
-            "ensemble": self.ensemble.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "plateau": self.plateau.state_dict() if self.plateau else None,
-            "generator": torch.get_rng_state(),
-        }
-        step = self.progress.epoch * self.steps + self.progress.step
-        save_checkpoint(self.run.checkpoints, state, step=step, keep=self.config.training.keep_checkpoints)
-
-    def restore(self) -> None:
-        """Go on from the newest good checkpoint of the run folder, or from the start if it has none.
-
-        Raises:
-            InputError: The data are not those that the run was started with, or no checkpoint can be read.
-        """
-        path = self.path
-        state, torn = load_newest_checkpoint(path / "checkpoints")
-        if torn and state is None:
-            raise InputError(
-                f"{torn[0]}: cannot be read, nor can any other checkpoint; without {torn[0].parent} the run"
-                " would start again"
-            )
-        for file in torn:
-            self.display.say(f"{file}: cannot be read and is passed over")
-        if state is not None:
-            if state.get("data") != self.data.fingerprint():
-                raise InputError(
-                    f"{path}: the data have changed since the run was started; it cannot go on with them"
-                )
-            try:
-                self.load_state(state)
-            except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: its checkpoint is not of this run: {one_line(error)}") from None
-            if self.progress.step == 0:
-                self.deliver_best()
         if self.run is not None:
-            self.run.trim_metrics(self.progress.epoch)
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over everything that `save` wrote."""
-        self.progress = Progress.from_state_dict(state["progress"])
-        load_tensors(self.ensemble, state["ensemble"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.plateau is not None:
-            self.plateau.load_state_dict(state["plateau"])
-        torch.set_rng_state(state["generator"])
+            step = self.progress.epoch * self.steps + self.progress.step
+            keep = self.config.training.keep_checkpoints
+            save_checkpoint(self.run.checkpoints, snapshot(self), step=step, keep=keep)
 
 
 def _placed(module: AnyModule, device: torch.device, dtype: torch.dtype) -> AnyModule:
