@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,39 @@ run: {name: "7"}
     # YAML 1.1 reads 1e-3 as text.
     assert (config.optimizer.lr, config.optimizer.eps, config.optimizer.betas) == (1e-3, 1e-8, (0.5, 0.6))
     assert (config.schedule.milestones, config.run.name) == ((0.25,), "7")
+
+
+def test_arguments_of_another_library_keep_their_values(tmp_path: Path) -> None:
+    text = "optimizer: {name: SGD, arguments: {momentum: 1e-1, nesterov: true, text: '0.9', betas: [0, .5]}}"
+    options = ("--optimizer.arguments.weight_decay", "1e-4", "--optimizer.arguments.momentum=0.5")
+
+    config = parsed(text, tmp_path, *options)
+
+    assert config.optimizer.arguments == {
+        "momentum": 0.5,
+        "nesterov": True,
+        "text": "0.9",
+        "betas": [0, 0.5],
+        "weight_decay": 1e-4,
+    }
+    assert config_from_mapping(asdict(config), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optimizer: {arguments: 3}",
+            "optimizer.arguments must be settings with plain values, such as {name",
+        ),
+        ("optimizer: {arguments: {a: {b: 1}}}", "optimizer.arguments.a.b must be a plain value"),
+        ("optimizer: {arguments: {a: [[1]]}}", "optimizer.arguments.a must be a plain value, as optimizer."),
+        ("optimizer: {arguments: {a: .inf}}", "optimizer.arguments.a must be a plain value"),
+        ("optimizer: {arguments: {a b: 1}}", "optimizer.arguments.a b must be a plain value"),
+    ],
+)
+def test_arguments_of_another_library_are_plain(text: str, message: str, tmp_path: Path) -> None:
+    assert refusal(text, tmp_path).startswith(f"c.yaml line 1: {message}")
 
 
 def test_later_settings_win(tmp_path: Path) -> None:

@@ -236,7 +236,30 @@ def test_ordinary_run_names_pass(name: str) -> None:
         ({"seed": "x"}, "seed must be a whole number, not 'x'"),
         ({"seed": True}, "seed must be a whole number, not True"),
         ({"schedule.name": "cos"}, "schedule.name must be one of constant, multistep, exponential, cosine"),
-        ({"optimizer.name": "SGD"}, "optimizer.name must be one of sgd, adam, adamw, rmsprop, not 'SGD'"),
+        (
+            {"optimizer.name": "sdg"},
+            "optimizer.name must be one of sgd, adam, adamw, rmsprop, or a class of torch, not 'sdg'",
+        ),
+        (
+            {"optimizer.arguments": {"momentum": 0.9}},
+            "optimizer.arguments has no meaning for sgd, which has settings of its own",
+        ),
+        (
+            {"optimizer.name": "SGD", "optimizer.momentum": 0.5},
+            "optimizer.momentum has no meaning for torch's SGD: give it among the arguments",
+        ),
+        (
+            {"optimizer.name": "SGD", "optimizer.arguments": {"betas": [[0.9]]}},
+            "optimizer.arguments must be settings with plain values, such as {name: 0.1}",
+        ),
+        (
+            {"schedule.name": "StepLR", "schedule.warmup_epochs": 1.0},
+            "schedule.warmup_epochs has no meaning for torch's StepLR: give it among the arguments",
+        ),
+        ({"objective.label_loss": "torch.nn.CrossEntropyLoss"}, "objective.label_loss must be the name of a"),
+        ({"run.name": "%q"}, "run.name must be up to 151 letters"),
+        ({"training.test_interval": 0}, "training.test_interval must be at least 1, not 0"),
+        ({"data.evaluation_batch_size": 0}, "data.evaluation_batch_size must be at least 1, not 0"),
         ({"objective.feature_match": "mean"}, "objective.feature_match must be one of adapter, channel_mean"),
         ({"optimizer.lr": "0.1"}, "optimizer.lr must be a number, not '0.1'"),
         ({"optimizer.betas": (0.9,)}, "optimizer.betas must be a list of 2 values, each a number"),

@@ -216,14 +216,13 @@ def test_no_process_is_left_with_a_single_image(count: int, batch_size: int, pro
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_evaluation_is_in_order_without_augmentation(streamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codistill.data.loaders.EVALUATION_BATCH", 4)
-    data = data_of(streamed=streamed)
+def test_evaluation_is_in_order_without_augmentation(streamed: bool) -> None:
+    data = replace(data_of(streamed=streamed), evaluation_batch_size=4)
     cpu = torch.device("cpu")
 
     validation = joined(list(data.validation_batches(cpu, torch.float32)))
     test = joined(list(data.test_batches(cpu, torch.float64)))
-    every = list(plain_batches(data.train, data.preprocessing))
+    every = list(plain_batches(data.train, data.preprocessing, batch_size=4))
 
     assert validation.labels.tolist() == [21, 22]
     assert test.labels.tolist() == [0, 1, 2]

@@ -242,8 +242,7 @@ def _train_members(kind: "Kind", members: Sequence[tuple[str, dict[str, Any], Co
     from codistill.training.group import Member, create_group, member_name
 
     runs = [Member(member_name(name), values, config) for name, values, config in members]
-    run = runs[0].config.run
-    return _finish_group(create_group(kind, runs, folder=run.folder, name=run.name))
+    return _finish_group(create_group(kind, runs, runs[0].config.run))
 
 
 def _finish_group(path: Path) -> int:

@@ -154,6 +154,12 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     """Deviation per channel of pixels in 0 … 1; given with `mean` or not at all."""
 
+    shuffle: bool = True
+    """Whether training images come in a new order each epoch; no: always in the order of the files."""
+
+    evaluation_batch_size: int = 250
+    """Images that are validated or tested at once, which changes nothing but memory and speed."""
+
     memory_gib: float = 4.0
     """Images that fit in this many GiB as bytes stay in memory, others are read as they are needed."""
 
@@ -189,6 +195,7 @@ class DataConfig:
         yield from in_range(self, "split_seed", low=0)
         yield from in_range(self, "crop_padding", low=0)
         yield from in_range(self, "rotation", low=0, high=180)
+        yield from in_range(self, "evaluation_batch_size", low=1)
         yield from in_range(self, "memory_gib", low=0)
         yield from in_range(self, "workers", low=0)
 

@@ -1,5 +1,6 @@
 """Which settings there are, what each admits, and how to say so."""
 
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ def allowed_values(kind: Any) -> str:
     if kind in words:
         return words[kind]
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is dict:
+        return "settings with plain values, such as {name: 0.1}"
     if origin is Literal:
         return f"one of {', '.join(str(argument) for argument in arguments)}"
     if origin in (types.UnionType, typing.Union):
@@ -43,9 +46,33 @@ def admits(kind: Any, value: Any) -> bool:
         if not isinstance(value, tuple) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
             return False
         return all(admits(arguments[0], item) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _is_plain(item) for key, item in value.items()
+        )
     if kind is float:
         return type(value) in (int, float)
     return type(value) is kind
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether a value is a finite number, text, true, false, null, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) and not isinstance(item, list | tuple) for item in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 2**63
+    return value is None or isinstance(value, bool | str)
+
+
+def mapping_settings(section: type) -> tuple[str, ...]:
+    """Return the dotted names of the settings that hold settings of another library, by its own names."""
+    return tuple(
+        name
+        for name, kind in setting_types(section)
+        if dict in (get_origin(kind), *(get_origin(part) for part in get_args(kind)))
+    )
 
 
 def admits_null(kind: Any) -> bool:

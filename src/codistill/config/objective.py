@@ -1,8 +1,9 @@
 """What the students learn from: the section `objective`."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from codistill.config.problems import Problem, in_range
 
@@ -20,6 +21,18 @@ class ObjectiveConfig:
     distillation_weight: float = 0.15
     """γ: weight of the divergence from the ensemble teacher, the mean of all students' logits."""
 
+    label_loss: str = "CrossEntropyLoss"
+    """Class of torch.nn that compares logits with labels."""
+
+    label_loss_arguments: dict[str, Any] | None = None
+    """What it is called with: {label_smoothing: 0.1}; none: torch's defaults."""
+
+    feature_loss: str = "MSELoss"
+    """Class of torch.nn that compares feature maps with the pseudo teacher's."""
+
+    feature_loss_arguments: dict[str, Any] | None = None
+    """As `label_loss_arguments`."""
+
     temperature: float = 2.0
     """T: softens the ensemble teacher's and the students' predictions."""
 
@@ -34,6 +47,9 @@ class ObjectiveConfig:
         for name in ("label_weight", "feature_weight", "distillation_weight", "adapter_lr_scale"):
             yield from in_range(self, name, low=0)
         yield from in_range(self, "temperature", above=0)
+        for name in ("label_loss", "feature_loss"):
+            if not re.fullmatch(r"[A-Z]\w{0,60}", getattr(self, name)):
+                yield name, f"must be the name of a class of torch.nn, not {getattr(self, name)!r}"
         if self.label_weight == self.feature_weight == self.distillation_weight == 0:
             yield (
                 "label_weight",

@@ -8,7 +8,7 @@ import difflib
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
-from dataclasses import fields
+from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,15 @@ from jsonargparse import (
 )
 
 from codistill.config.experiment import Config, check
-from codistill.config.kinds import admits_null, allowed_values, setting_types, shown
-from codistill.config.yaml_file import Setting, leaves, read_yaml
+from codistill.config.kinds import (
+    admits,
+    admits_null,
+    allowed_values,
+    mapping_settings,
+    setting_types,
+    shown,
+)
+from codistill.config.yaml_file import Setting, leaves, parse_value, read_yaml
 from codistill.errors import InputError, one_line
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -41,6 +48,8 @@ REFUSALS = (
     yaml.YAMLError,
 )
 """What jsonargparse raises for settings that it cannot take."""
+MAPPINGS = mapping_settings(Config)
+"""Settings whose own settings are somebody else's, such as the arguments of an optimiser."""
 
 
 class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -93,7 +102,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
     _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
-            config = _instantiate(parser, parser.parse_args(list(arguments)))
+            config = _instantiate(parser, parser.parse_args(list(arguments)), settings)
     except REFUSALS as error:
         problems = list(_wrong_settings(settings, parser))
         unexplained = f"{file}: {one_line(error)}" if file is not None else one_line(error)
@@ -113,7 +122,7 @@ def config_from_mapping(mapping: dict[str, Any], where: str) -> Config:
     _refuse_unusable(settings, parser)
     try:
         with redirect_stderr(StringIO()):
-            config = _instantiate(parser, parser.parse_object(mapping))
+            config = _instantiate(parser, parser.parse_object(mapping), settings)
     except REFUSALS as error:
         raise InputError(
             "; ".join(_wrong_settings(settings, parser)) or f"{where}: {one_line(error)}"
@@ -161,9 +170,32 @@ def without_file(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _instantiate(parser: ArgumentParser, namespace: Namespace) -> Config:
+def _instantiate(parser: ArgumentParser, namespace: Namespace, settings: Sequence[Setting]) -> Config:
     values = parser.instantiate(namespace)
-    return Config(**{field.name: values[field.name] for field in fields(Config)})
+    config = Config(**{field.name: values[field.name] for field in fields(Config)})
+    # jsonargparse takes text for numbers here, since it knows no types: '0.9' would become 0.9.
+    for name in MAPPINGS:
+        section, _, field = name.partition(".")
+        given = _mapping(name, settings)
+        config = replace(config, **{section: replace(getattr(config, section), **{field: given})})
+    return config
+
+
+def _mapping(name: str, settings: Sequence[Setting]) -> Any:
+    """Return what a setting that holds settings is given, all at once or one by one; later ones win."""
+    found: Any = None
+    for setting in settings:
+        value = setting.value if setting.where else parse_value(str(setting.value))
+        if setting.name == name:
+            found = value
+        elif setting.name.startswith(f"{name}."):
+            found = {**(found or {}), setting.name.removeprefix(f"{name}."): value}
+    return found
+
+
+def _mapping_of(name: str) -> str | None:
+    """Return the setting that holds settings of which this dotted name is one."""
+    return next((mapping for mapping in MAPPINGS if name.startswith(f"{mapping}.")), None)
 
 
 def _checked(config: Config, settings: Sequence[Setting]) -> Config:
@@ -183,7 +215,9 @@ def _refuse_unusable(settings: Sequence[Setting], parser: ArgumentParser) -> Non
     types_by_name = dict(setting_types(Config))
     sections = _sections(types_by_name)
     for setting in settings:
-        if setting.name in types_by_name:
+        if setting.name in MAPPINGS or _mapping_of(setting.name):
+            usable = _accepted_in_mapping(setting)
+        elif setting.name in types_by_name:
             usable = setting.value is not None or admits_null(types_by_name[setting.name])
         else:
             usable = setting.name in sections and setting.value == {}
@@ -205,6 +239,9 @@ def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iter
             if setting.value != {}:
                 example = next(name for name in types_by_name if name.startswith(f"{setting.name}."))
                 yield f"{place}{option} must hold settings such as {example}, not {shown(setting.value)}"
+        elif mapping := _mapping_of(setting.name):
+            if not _accepted_in_mapping(setting):
+                yield f"{place}{option} must be a plain value, as {mapping} are, not {shown(setting.value)}"
         elif setting.name not in types_by_name:
             near = difflib.get_close_matches(setting.name, types_by_name, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -214,7 +251,20 @@ def _wrong_settings(settings: Sequence[Setting], parser: ArgumentParser) -> Iter
             yield f"{place}{option} must be {allowed}, not {shown(setting.value)}"
 
 
+def _accepted_in_mapping(setting: Setting) -> bool:
+    """Say whether a setting that holds settings, or one of those, has a value that it may have."""
+    value = setting.value if setting.where else parse_value(str(setting.value))
+    if setting.name in MAPPINGS:
+        return value is None or admits(dict[str, Any], value)
+    mapping = _mapping_of(setting.name)
+    assert mapping is not None
+    key = setting.name.removeprefix(f"{mapping}.")
+    return key.isidentifier() and admits(dict[str, Any], {key: value})
+
+
 def _accepted(setting: Setting, kind: Any, parser: ArgumentParser) -> bool:
+    if setting.name in MAPPINGS:
+        return _accepted_in_mapping(setting)
     if setting.value is None:
         return admits_null(kind)
     nested: Any = setting.value

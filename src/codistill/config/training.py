@@ -1,19 +1,51 @@
 """How the students are trained: the sections `optimizer`, `schedule`, `training` and `run`."""
 
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from codistill.config.problems import Problem, in_range
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "multistep", "exponential", "cosine", "plateau")
+TORCH_NAME = re.compile(r"[A-Z]\w{0,60}")
+
+
+def _arguments_problems(section: Any, own_names: tuple[str, ...], kept: tuple[str, ...]) -> Iterator[Problem]:
+    """Yield what is wrong with a choice between our names, which have settings, and torch's, with arguments.
+
+    Args:
+        section: Has a `name`, `arguments` and settings of our names.
+        own_names: Ours.
+        kept: The settings that count for torch's names too.
+    """
+    if section.name in own_names:
+        if section.arguments is not None:
+            yield (
+                "arguments",
+                f"has no meaning for {section.name}, which has settings of its own: it is for torch's",
+            )
+        return
+    if not TORCH_NAME.fullmatch(section.name):
+        yield "name", f"must be one of {', '.join(own_names)}, or a class of torch, not {section.name!r}"
+    for field in fields(section):
+        if field.name not in ("name", "arguments", *kept) and getattr(section, field.name) != field.default:
+            yield field.name, f"has no meaning for torch's {section.name}: give it among the arguments"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """One optimiser for the stem, all students and the adapters."""
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
-    """Update rule, as in torch.optim."""
+    name: str = "sgd"
+    """Update rule: sgd, adam, adamw or rmsprop with the settings below, or any class of torch.optim, such as
+    NAdam, with `arguments`."""
+
+    arguments: dict[str, Any] | None = None
+    """What a class of torch.optim is called with, beside the rate: {weight_decay: 0.0001}; none: its own
+    defaults."""
 
     lr: float = 0.1
     """Learning rate at the start of the schedule."""
@@ -47,14 +79,21 @@ class OptimizerConfig:
             yield "nesterov", "needs a momentum above 0"
         if not all(0 <= beta < 1 for beta in self.betas):
             yield "betas", f"must both be at least 0 and below 1, not {list(self.betas)}"
+        yield from _arguments_problems(self, OPTIMIZERS, kept=("lr",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How the learning rate falls from `optimizer.lr`."""
 
-    name: Literal["constant", "multistep", "exponential", "cosine", "plateau"] = "multistep"
-    """multistep and exponential are the paper's; cosine falls to 0; plateau waits for the accuracy."""
+    name: str = "multistep"
+    """constant, multistep, exponential, cosine or plateau with the settings below, or any class of
+    torch.optim.lr_scheduler, such as StepLR, with `arguments`. multistep and exponential are the paper's;
+    cosine falls to 0; plateau waits for the accuracy."""
+
+    arguments: dict[str, Any] | None = None
+    """What a class of torch.optim.lr_scheduler is called with, in epochs (CyclicLR and OneCycleLR: in steps):
+    {step_size: 30}."""
 
     milestones: tuple[float, ...] = (0.5, 0.75)
     """multistep: the shares of the epochs after which the rate falls."""
@@ -84,6 +123,7 @@ class ScheduleConfig:
         yield from in_range(self, "decay", above=0, high=1)
         yield from in_range(self, "decay_epochs", low=1)
         yield from in_range(self, "patience", low=0)
+        yield from _arguments_problems(self, SCHEDULES, kept=())
         yield from in_range(self, "warmup_epochs", low=0)
 
 
@@ -131,6 +171,11 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay on disk."""
 
+    test_interval: int | None = None
+    """Epochs from one test of all students on the test images to the next, after the first epoch and then so
+    many on, and after the last; their curves choose nothing, and the checkpoint of every tested epoch stays
+    on disk; none: only what is delivered is tested, at the end."""
+
     def problems(self) -> Iterator[Problem]:
         """Yield everything in this section that cannot be used."""
         yield from in_range(self, "epochs", low=1)
@@ -140,11 +185,13 @@ class TrainingConfig:
         yield from in_range(self, "threads", low=1, high=1024)
         yield from in_range(self, "checkpoint_minutes", low=0)
         yield from in_range(self, "keep_checkpoints", low=1)
+        yield from in_range(self, "test_interval", low=1)
         if self.batch_size < 2 * self.processes:
             yield "batch_size", f"must give each of {self.processes} processes at least 2 images"
 
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,150}")
+TIME_CODE = re.compile(r"%[YmdHMS]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +202,27 @@ class RunConfig:
     """Folder in which run folders are made."""
 
     name: str | None = None
-    """Name of the run folder; none: data, model, seed and time."""
+    """Name of the run folder, in which %Y, %m, %d, %H, %M and %S stand for the time of its start; none: data,
+    model, seed and time."""
+
+    curves: bool = False
+    """Whether accuracies and losses over epochs are drawn as pictures and written as NumPy arrays."""
+
+    def folder_name(self, default: str) -> tuple[str, bool]:
+        """Return the folder's name, `default` where none is given, and whether it must be exactly that.
+
+        Where it need not, because it says the time alone, a number is set behind a name that is taken.
+        """
+        if self.name is None:
+            return default, False
+        now = time.localtime()
+        return TIME_CODE.sub(lambda code: time.strftime(code[0], now), self.name), "%" not in self.name
 
     def problems(self) -> Iterator[Problem]:
         """Yield everything in this section that cannot be used."""
-        if self.name is not None and not RUN_NAME.fullmatch(self.name):
+        if self.name is not None and not RUN_NAME.fullmatch(TIME_CODE.sub("00", self.name)):
             yield (
                 "name",
-                f"must be up to 151 letters, digits and ._=,+-, a letter or digit first, not {self.name!r}",
+                "must be up to 151 letters, digits and ._=,+-, a letter or digit first, with %Y %m %d %H %M"
+                f" %S for the time, not {self.name!r}",
             )

@@ -1,5 +1,6 @@
 """Settings as they stand in a YAML file or a mapping, each with its place."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,15 @@ from typing import Any
 import yaml
 
 from codistill.errors import InputError, one_line
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which 1e-5 is a number too, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,8 @@ def read_yaml(file: Path) -> tuple[str, list[Setting]]:
         text = file.read_text(encoding="utf-8")
         # A value that stands for another can hold itself, or a million copies of it.
         aliases = [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
-        root = None if aliases else yaml.compose(text, Loader=yaml.SafeLoader)
-        content = None if aliases else yaml.safe_load(text)
+        root = None if aliases else yaml.compose(text, Loader=_Loader)
+        content = None if aliases else yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -53,7 +63,15 @@ def _settings_of(node: yaml.MappingNode, file: Path, prefix: str, seen: set[str]
         if isinstance(value, yaml.MappingNode) and value.value:
             yield from _settings_of(value, file, f"{name}.", seen)
         else:
-            yield Setting(where, name, yaml.SafeLoader("").construct_object(value, deep=True))
+            yield Setting(where, name, _Loader("").construct_object(value, deep=True))
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that a text on the command line stands for; text that is no YAML stands for itself."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,8 +19,6 @@ from codistill.data.split import stratified_split
 from codistill.errors import InputError
 from codistill.randomness import derive_seed
 
-EVALUATION_BATCH = 250
-
 
 class Batch(NamedTuple):
     """Normalised images [B, C, H, W] and their classes, int64 [B]."""
@@ -50,6 +48,8 @@ class Data:
         preprocessing: From bytes to what the networks take.
         augmentation: What is done to training images alone.
         workers: Processes that read images which are not in memory.
+        evaluation_batch_size: Images that are validated or tested at once.
+        shuffle: Whether the order is new in each epoch, or always that of the positions.
     """
 
     train: LabelledImages
@@ -60,6 +60,8 @@ class Data:
     preprocessing: Preprocessing
     augmentation: Augmentation
     workers: int
+    evaluation_batch_size: int = 250
+    shuffle: bool = True
 
     def epoch(
         self,
@@ -72,13 +74,15 @@ class Data:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
-        """Yield the training batches of one epoch, in a new order, from batch number `first` on.
+        """Yield the training batches of one epoch, from batch number `first` on.
 
         The last batch holds what is left. A last batch of one image is joined to the one before: batch
         norm has no variance to take of a single value.
         """
         generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-        order = self.train_positions[torch.randperm(len(self.train_positions), generator=generator)]
+        order = self.train_positions
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator)]
         draws = self.augmentation.draw(len(self.train), seed=seed, epoch=epoch)
         positions = [
             batch[share.rank :: share.processes]
@@ -95,6 +99,7 @@ class Data:
             self.train,
             self.preprocessing,
             self.validation_positions,
+            batch_size=self.evaluation_batch_size,
             workers=self.workers,
             device=device,
             dtype=dtype,
@@ -102,7 +107,14 @@ class Data:
 
     def test_batches(self, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
         """Yield the test images in order, without augmentation."""
-        return plain_batches(self.test, self.preprocessing, workers=self.workers, device=device, dtype=dtype)
+        return plain_batches(
+            self.test,
+            self.preprocessing,
+            batch_size=self.evaluation_batch_size,
+            workers=self.workers,
+            device=device,
+            dtype=dtype,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must be the same when a run goes on: counts, classes and preprocessing."""
@@ -136,13 +148,14 @@ def plain_batches(
     preprocessing: Preprocessing,
     positions: Tensor | None = None,
     *,
+    batch_size: int,
     workers: int = 0,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Batch]:
     """Yield images in order, without augmentation: all of them, or those at `positions`."""
     chosen = torch.arange(len(images)) if positions is None else positions
-    batches = list(chosen.split(EVALUATION_BATCH))
+    batches = list(chosen.split(batch_size))
     for images_BHWC, batch in zip(images.images.batches(batches, workers), batches, strict=True):
         yield Batch(preprocessing(images_BHWC.to(device), dtype), images.labels[batch].to(device))
 
@@ -205,6 +218,8 @@ def load_data(config: DataConfig, *, device: torch.device | None = None) -> Data
             rotation=config.rotation,
         ),
         workers=config.workers,
+        evaluation_batch_size=config.evaluation_batch_size,
+        shuffle=config.shuffle,
     )
 
 

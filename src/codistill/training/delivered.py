@@ -144,7 +144,14 @@ def evaluate(
             return {f"{variant}/{name}": each(images) for (variant, name), each in models.items()}
 
     batches = itertools.chain.from_iterable(
-        plain_batches(part, first.preprocessing, workers=data.workers, device=device, dtype=dtype)
+        plain_batches(
+            part,
+            first.preprocessing,
+            batch_size=data.evaluation_batch_size,
+            workers=data.workers,
+            device=device,
+            dtype=dtype,
+        )
         for part in parts
     )
     labels, predictions = predict(logits, batches)

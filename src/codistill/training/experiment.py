@@ -48,8 +48,9 @@ def train(config: Config, *, model: OwnNetwork | None = None) -> Path:
         DivergedError: A loss is not finite.
     """
     config = completed(check(with_network(config, model)))
-    if config.run.name is not None:  # Before anything is read; all processes find it so.
-        refuse_existing(Path(config.run.folder).expanduser() / config.run.name)
+    name, is_fixed = config.run.folder_name("")
+    if is_fixed:  # Before anything is read; all processes find it so.
+        refuse_existing(Path(config.run.folder).expanduser() / name)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)

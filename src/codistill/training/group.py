@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from codistill.config import Config
+from codistill.config import Config, RunConfig
 from codistill.config.parsing import config_from_mapping
 from codistill.config.training import RUN_NAME
 from codistill.errors import DivergedError, InputError, one_line
@@ -33,8 +33,8 @@ def member_name(text: str) -> str:
     return safe[:150] or "run"
 
 
-def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: str | None) -> Path:
-    """Make a group's folder and write down its runs; nothing is trained yet.
+def create_group(kind: Kind, members: Sequence[Member], place: RunConfig) -> Path:
+    """Make the folder of a group where and as `place` says, and write down its runs; nothing is trained yet.
 
     Raises:
         InputError: The folder exists, or runs would share a name.
@@ -55,10 +55,11 @@ def create_group(kind: Kind, members: Sequence[Member], *, folder: str, name: st
         ],
     }
     files = {"group.json": (json.dumps(content, indent=1) + "\n").encode()}
-    parent = Path(folder).expanduser()
+    parent = Path(place.folder).expanduser()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return make_folder(parent, name, f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}", files)
+        default = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return make_folder(parent, *place.folder_name(default), files)
     except OSError as error:
         raise InputError(f"{parent}: cannot hold a folder of runs: {error.strerror}") from None
 

@@ -39,6 +39,11 @@ def make_optimizer(
             return torch.optim.RMSprop(
                 groups, **common, alpha=config.alpha, momentum=config.momentum, eps=config.eps
             )
+        case _:
+            optimizer: Optimizer = getattr(torch.optim, config.name)(
+                groups, lr=config.lr, **(config.arguments or {})
+            )
+            return optimizer
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
@@ -75,6 +80,8 @@ def rate_factor(config: ScheduleConfig, *, epochs: int, epoch: int, step: int, s
         case "cosine":
             progress = (position - config.warmup_epochs) / (epochs - config.warmup_epochs)
             return 0.5 * (1 + math.cos(math.pi * progress))
+        case _:
+            return None
 
 
 def make_plateau(config: ScheduleConfig, optimizer: Optimizer) -> ReduceLROnPlateau | None:

@@ -61,7 +61,7 @@ class RunFolder:
         }
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = make_folder(parent, config.run.name, _default_name(config), files)
+            path = make_folder(parent, *config.run.folder_name(_default_name(config)), files)
         except OSError as error:
             raise InputError(f"{parent}: cannot hold a run folder: {error.strerror}") from None
         return cls(path)
@@ -149,34 +149,34 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def make_folder(parent: Path, name: str | None, default: str, files: dict[str, bytes]) -> Path:
+def make_folder(parent: Path, name: str, is_fixed: bool, files: dict[str, bytes]) -> Path:
     """Make a folder with these files in it, complete or not at all, and return it.
 
     Args:
         parent: Folder that exists.
-        name: Its name, or `None` for `default`, with a number behind it if that is taken.
-        default: See `name`.
+        name: Its name.
+        is_fixed: Whether it must be exactly that; else a number is set behind it where it is taken.
         files: Contents by name.
 
     Raises:
         InputError: There is something of that name already.
         OSError: The file system refuses.
     """
-    temporary = parent / f".{name or default}.{os.getpid()}.tmp"
+    temporary = parent / f".{name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         for file, content in files.items():
             write_atomically(temporary / file, content)
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-            path = parent / ((name or default) + suffix)
-            if name is not None:
+            path = parent / (name + suffix)
+            if is_fixed:
                 refuse_existing(path)
             elif os.path.lexists(path):
                 continue
             temporary.rename(path)
             return path
-        raise InputError(f"{parent}: holds 99 folders called {default} already; give this one a run.name")
+        raise InputError(f"{parent}: holds 99 folders called {name} already; give this one a run.name")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
