@@ -1,5 +1,7 @@
 """What ends a run: a user's mistake, a request to stop, or losses that are no longer numbers."""
 
+import os
+import sys
 from pathlib import Path
 
 
@@ -9,6 +11,10 @@ class InputError(ValueError):
     The message is one line that names the thing, where it is and what is allowed. The command line prints
     it and exits with status 2.
     """
+
+
+class Notice(UserWarning):
+    """What a user asked for is done, but otherwise than they may expect; one line says how."""
 
 
 class DivergedError(RuntimeError):
@@ -28,6 +34,13 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
         super().__init__(f"stopped; continue with: codistill {command or f'resume {run}'}")
         self.run = run
         self.signal_number = signal_number
+
+
+def tell(text: str) -> None:
+    """Print a line to standard error, where results do not go."""
+    # Where several processes train one run, the first speaks for all.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -2,31 +2,37 @@
 
 import contextlib
 import difflib
-import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from codistill.cli.commands import COMMANDS, USAGE
-from codistill.errors import DivergedError, InputError, Interrupted, one_line
+from codistill.errors import DivergedError, InputError, Interrupted, Notice, one_line, tell
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "run_and_exit"]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 diverged, 2 a mistake in what was given, 130 or 143 stopped."""
+    """Run a command and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    run_and_exit(lambda: _run(words))
+
+
+def run_and_exit(command: Callable[[], int]) -> NoReturn:
+    """Call a command and exit: 0 done, 1 diverged, 2 a mistake in what was given, 130 or 143 stopped."""
     try:
-        status = _run(words)
+        with _notices_told():
+            status = command()
     except InputError as error:
         status = _complain(one_line(error, limit=4000), 2)
     except DivergedError as error:
         status = _complain(one_line(error), 1)
     except Interrupted as stop:
-        _tell(str(stop))
+        tell(str(stop))
         status = 128 + stop.signal_number
     except KeyboardInterrupt:
-        _tell("stopped at once; what was saved before is kept")
+        tell("stopped at once; what was saved before is kept")
         status = 130
     except BrokenPipeError:  # The reader of a table, such as head, has seen enough.
         with contextlib.suppress(OSError):
@@ -44,14 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _complain(message: str, status: int) -> int:
-    _tell(f"codistill: error: {message}")
+    tell(f"codistill: error: {message}")
     return status
 
 
-def _tell(text: str) -> None:
-    # Where several processes train one run, the first speaks for all.
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(text, file=sys.stderr)
+@contextlib.contextmanager
+def _notices_told() -> Iterator[None]:
+    """Print each `Notice` in a line, once; other warnings are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", Notice)
+        show = warnings.showwarning
+
+        def tell_notice(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, Notice):
+                tell(f"codistill: note: {message}")
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = tell_notice
+        yield
 
 
 def _run(words: list[str]) -> int:

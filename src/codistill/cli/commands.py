@@ -18,6 +18,7 @@ from codistill.cli.arguments import (
     take_option,
     variations,
 )
+from codistill.cli.original import convert, is_original, train_original
 from codistill.config import Config, baseline
 from codistill.config.parsing import make_parser, parse_config
 from codistill.errors import InputError, Interrupted
@@ -30,7 +31,8 @@ codistill trains one image classifier once and gives several, each smaller than 
 
 usage: codistill COMMAND …
 
-  train [CONFIG.yaml] [--section.key value …]          train all students of a config (none: the digits)
+  train [CONFIG.yaml] [--section.key value …]          train all students of a config (none: the digits);
+                                                       CONFIG.py of the paper's authors does what it says
   resume RUN [--data.root FOLDER …]                    go on with a stopped run, sweep or set of baselines
   baseline CONFIG|RUN --student 5|all [--section.key value …]
                                                        train one student, or each, alone on the labels
@@ -40,6 +42,7 @@ usage: codistill COMMAND …
   sweep [CONFIG.yaml] --section.key a,b … [--section.key value …]
                                                        train every combination, one run after another
   pack FOLDER OUT.lmdb                                 put a folder of pictures into one file
+  convert CONFIG.py                                    print a config of the paper's authors as YAML
 
 'codistill COMMAND --help' says more. Students are called S1 … SN; S1 is the whole network.
 """
@@ -49,6 +52,8 @@ MOVABLE = ("data.root", "data.workers", "data.memory_gib", "training.device")
 
 def train(words: list[str]) -> int:
     """Train all students of a config."""
+    if not HELP & set(words) and is_original(words):
+        return train_original(words)
     config = parse_config(words, make_parser("train", "Train all students of a config together."))
     import_network(config)
     from codistill.training.experiment import train
@@ -225,6 +230,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": profile,
     "sweep": sweep,
     "pack": pack,
+    "convert": convert,
 }
 
 

@@ -23,6 +23,7 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
+from codistill.config.boc_kd.translate import settings_of_original
 from codistill.config.experiment import Config, check
 from codistill.config.kinds import (
     admits,
@@ -32,7 +33,7 @@ from codistill.config.kinds import (
     setting_types,
     shown,
 )
-from codistill.config.yaml_file import Setting, leaves, parse_value, read_yaml
+from codistill.config.yaml_file import Setting, dump_yaml, leaves, nested, parse_value, read_yaml
 from codistill.errors import InputError, one_line
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -80,8 +81,15 @@ def make_parser(command: str, description: str) -> ArgumentParser:
     return parser
 
 
-def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
+def parse_config(
+    arguments: Sequence[str], parser: ArgumentParser, given: Sequence[Setting] | None = None
+) -> Config:
     """Return the checked config of `[CONFIG.yaml] [--section.key value …]`; later settings win.
+
+    Args:
+        arguments: The words. A file whose name ends in .py is one of the paper's authors.
+        parser: As `make_parser` makes it.
+        given: The settings of the file, where it has been read.
 
     Raises:
         InputError: A file or a setting cannot be used; the message names all that are wrong.
@@ -96,7 +104,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
     if file is not None:
         # The text is handed on, not the path: a pipe can be read only once. The comment behind it keeps a
         # text such as "data.root:" from being taken for a path.
-        text, settings_of_file = read_yaml(Path(file))
+        text, settings_of_file = _read_file(Path(file)) if given is None else (_as_text(given), given)
         settings = [*settings_of_file, *settings]
         arguments = [f"--config={text}\n#", *without_file(arguments)]
     _refuse_unusable(settings, parser)
@@ -110,8 +118,19 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser) -> Config:
     return _checked(config, settings)
 
 
+def _read_file(file: Path) -> tuple[str, Sequence[Setting]]:
+    if file.suffix != ".py":
+        return read_yaml(file)
+    settings = settings_of_original(file)
+    return _as_text(settings), settings
+
+
+def _as_text(settings: Sequence[Setting]) -> str:
+    return dump_yaml(nested((setting.name, setting.value) for setting in settings))
+
+
 def load_config(file: str | Path) -> Config:
-    """Return the checked config of a YAML file."""
+    """Return the checked config of a YAML file, or of a .py file of the paper's authors, which is not run."""
     return parse_config([str(file)], make_parser("train", ""))
 
 

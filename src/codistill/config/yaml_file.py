@@ -1,7 +1,7 @@
 """Settings as they stand in a YAML file or a mapping, each with its place."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,16 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, for which 1e-5 is a number too, as in YAML 1.2."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which sets text such as 1e5 in quotes."""
+
+
+for _resolver in (_Loader, _Dumper):
+    _resolver.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,29 @@ def _settings_of(node: yaml.MappingNode, file: Path, prefix: str, seen: set[str]
             yield Setting(where, name, _Loader("").construct_object(value, deep=True))
 
 
+def dump_yaml(mapping: dict[str, Any]) -> str:
+    """Return the YAML of a mapping, in its order, from which `read_yaml` gives the same values."""
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def parse_value(text: str) -> Any:
     """Return the value that a text on the command line stands for; text that is no YAML stands for itself."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
+
+
+def nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return settings as a nested mapping, from their dotted names; later ones win."""
+    mapping: dict[str, Any] = {}
+    for name, value in settings:
+        *sections, last = name.split(".")
+        place = mapping
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return mapping
 
 
 def leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from codistill.atomic import write_atomically
 from codistill.config import Config
 from codistill.config.parsing import load_config
+from codistill.config.yaml_file import dump_yaml
 from codistill.errors import InputError
 
 _QUIETLY: Any = {"capture_output": True, "text": True, "timeout": 10, "check": True}
@@ -57,7 +57,7 @@ class RunFolder:
         parent = Path(config.run.folder).expanduser()
         files = {
             "environment.json": _json(environment()),
-            "config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode(),
+            "config.yaml": dump_yaml(_plain(asdict(config))).encode(),
         }
         try:
             parent.mkdir(parents=True, exist_ok=True)
