@@ -33,6 +33,16 @@ def take_option(words: Sequence[str], name: str, allowed: str) -> tuple[str | No
     return None, rest
 
 
+def take_number(words: Sequence[str], name: str) -> tuple[int | None, list[str]]:
+    """Return an option's whole number above 0, `None` where it is not given, and the words without it."""
+    text, rest = take_option(words, name, "a whole number above 0")
+    if text is None:
+        return None, rest
+    if not text.isdecimal() or not 1 <= int(text[:12]) <= 10**9:
+        raise InputError(f"--{name} must be a whole number above 0, not {text!r:.60}")
+    return int(text), rest
+
+
 def import_network(config: Config) -> None:
     """Import the user's own network that a config names; for configs that the user runs, not for folders."""
     if config.model.is_own:

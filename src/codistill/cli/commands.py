@@ -15,6 +15,7 @@ from codistill.cli.arguments import (
     print_usage,
     refuse_unknown_network,
     run_with_options,
+    take_number,
     take_option,
     variations,
 )
@@ -64,27 +65,34 @@ def train(words: list[str]) -> int:
 
 def resume(words: list[str]) -> int:
     """Go on with a run or a group."""
-    usage = f"resume RUN [{' | '.join(f'--{name} value' for name in MOVABLE)} | --model module:function]"
+    usage = (
+        f"resume RUN [{' | '.join(f'--{name} value' for name in MOVABLE)} | --model module:function]"
+        " [--epoch K [--training.epochs N]]"
+    )
     if HELP & set(words):
         print_usage(
             usage,
             "Go on with a stopped run, sweep or set of baselines as if it had never stopped. The options\n"
             "are for a run that was moved: where its data are now, and the device that is there. A run\n"
-            "whose network is code of your own needs --model, which names it again.",
+            "whose network is code of your own needs --model, which names it again.\n"
+            "--epoch goes on after any epoch whose checkpoint is kept (training.test_interval), also with\n"
+            "more epochs than it had: in a new folder that names its parent, unless it is the last one done.",
         )
     words = import_given_network(words)
+    epoch, words = take_number(words, "epoch")
     folder = next((Path(word) for word in words if not word.startswith("-")), None)
     if folder is not None and (folder / "group.json").is_file():
         return _finish_group(paths_alone(words, "resume GROUP", many=False)[0])
-    path, options = run_with_options(words, usage, MOVABLE)
-    if (path / "results.json").is_file():
+    movable = MOVABLE if epoch is None else (*MOVABLE, "training.epochs", "run.name")
+    path, options = run_with_options(words, usage, movable)
+    if epoch is None and (path / "results.json").is_file():
         print(f"{path}: has finished; nothing is left to do")
         return 0
     changes = [f"--{name}={value}" for name, value in options]
     config = parse_config([str(path / "config.yaml"), *changes], make_parser("resume", ""))
     from codistill.training.experiment import resume
 
-    resume(path, config)
+    resume(path, config, epoch=epoch)
     return 0
 
 
@@ -143,20 +151,26 @@ def sweep(words: list[str]) -> int:
 
 def evaluate(words: list[str]) -> int:
     """Test the delivered models of a run."""
-    usage = "evaluate RUN [--data FOLDER | --data.key value …] [--model module:function]"
+    usage = (
+        "evaluate RUN [--epoch K] [--student 3|teacher] [--data FOLDER | --data.key value …]"
+        " [--model module:function]"
+    )
     if HELP & set(words):
         print_usage(
             usage,
             "Test a run's delivered models on its test images, on a folder of images with a folder for each\n"
             "of its classes, or on its data with settings changed, such as --data.root. A run whose network\n"
-            "is code of your own needs --model, which names it again.",
+            "is code of your own needs --model, which names it again. --epoch tests the students as they\n"
+            "were after an epoch whose checkpoint is kept (training.test_interval), --student one of them.",
         )
     words = import_given_network(words)
+    epoch, words = take_number(words, "epoch")
+    student, words = take_option(words, "student", "a student's number, or teacher")
     run, options = run_with_options(words, usage, ("data", "data."))
     data, all_images = data_of(run, options)
     from codistill.training.delivered import evaluate
 
-    print(evaluate(run, data, all_images=all_images).table())
+    print(evaluate(run, data, all_images=all_images, epoch=epoch, student=student).table())
     return 0
 
 

@@ -72,11 +72,13 @@ class Display:
 
     def epoch_line(self, record: Mapping[str, Any], epochs: int) -> None:
         """Print an epoch in one line: loss, validation accuracies, speed."""
-        accuracies = " ".join(f"{name} {100 * value:.2f}" for name, value in record["validation"].items())
+        accuracies = _percent(record["validation"])
+        tested = _percent(record["test"]["accuracy"]) if "test" in record else ""
         speed = record["images"] / max(record["seconds"]["training"], 1e-9)
         self.say(
             f"epoch {record['epoch']}/{epochs} loss {record['train']['loss']:.4f}"
             + (f" validation % {accuracies}" if accuracies else "")
+            + (f" test % {tested}" if tested else "")
             + f" lr {record['learning_rate']:.3g} {speed:.0f} images/s"
         )
 
@@ -97,6 +99,10 @@ def results_table(results: Mapping[str, Any]) -> str:
     ]
     headers = ["student", "parameters", "size %", "MACs", *(TITLES[variant] for variant in variants)]
     return markdown_table(rows, headers)
+
+
+def _percent(accuracies: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {100 * value:.2f}" for name, value in accuracies.items())
 
 
 def _summary(terms: Mapping[str, float]) -> str:

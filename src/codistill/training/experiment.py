@@ -23,12 +23,13 @@ from codistill.models.networks import OwnNetwork, admit, import_network
 from codistill.models.pretrained import start_from_pretrained
 from codistill.models.recompute import recompute_units
 from codistill.models.student_file import load_model
+from codistill.training.continuation import config_of_continuation, files_of_continuation
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
 from codistill.training.forecast import forecast_memory, forecast_step_seconds
 from codistill.training.loop import Trainer
 from codistill.training.processes import launch
-from codistill.training.run import RunFolder, refuse_existing
+from codistill.training.run import RunFolder, refuse_existing, require_run
 from codistill.training.signals import StopRequest
 from codistill.training.snapshot import restore
 from codistill.training.step import choose_engine
@@ -60,13 +61,22 @@ def train(config: Config, *, model: OwnNetwork | None = None) -> Path:
     return _complete(config, fabric, data, ensemble, run, resumed=False)
 
 
-def resume(path: str | Path, config: Config | None = None, *, model: OwnNetwork | None = None) -> Path:
+def resume(
+    path: str | Path,
+    config: Config | None = None,
+    *,
+    epoch: int | None = None,
+    model: OwnNetwork | None = None,
+) -> Path:
     """Go on with a run as if it had never stopped, and return its folder.
 
     Args:
         path: The run folder.
         config: The run's config where something about its place has changed: where the data are, or which
-            device there is.
+            device there is; with `epoch` also where its length has.
+        epoch: The epoch to go on after, one whose checkpoint is kept (`training.test_interval`), counted with
+            those of pretraining. From another than the last one done the run goes on in a new folder, which
+            names this one as its parent.
         model: The run's network, where it is one of your own: no folder makes codistill import code.
 
     Raises:
@@ -75,19 +85,31 @@ def resume(path: str | Path, config: Config | None = None, *, model: OwnNetwork 
         DivergedError: A loss is not finite.
     """
     path = Path(path)
-    first = RunFolder.open(path)
-    config, finished = first.load_config() if config is None else config, first.finished
-    first.close()
-    if finished:
-        return path
+    is_new = False
+    if epoch is not None:
+        config, is_new = config_of_continuation(require_run(path), config, epoch)
+    if not is_new:
+        first = RunFolder.open(path)
+        config, finished = first.load_config() if config is None else config, first.finished
+        first.close()
+        if finished:
+            return path
+    assert config is not None
     if model is not None:
         admit(model, config.model.name)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
-    ensemble = build_ensemble(config, data, resumed=any((path / "checkpoints").glob("*")))
+    ensemble = build_ensemble(config, data, resumed=is_new or any((path / "checkpoints").glob("*")))
     config = with_engine(config, fabric, ensemble)
-    run = _in_first_process(fabric, lambda: RunFolder.open(path))
+
+    def open_folder() -> RunFolder:
+        if not is_new or epoch is None:
+            return RunFolder.open(path)
+        origin = {"run": str(path.absolute()), "epoch": epoch}
+        return RunFolder.create(config, files=files_of_continuation(path, epoch), origin=origin)
+
+    run = _in_first_process(fabric, open_folder)
     return _complete(config, fabric, data, ensemble, run, resumed=True)
 
 

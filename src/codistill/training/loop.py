@@ -21,12 +21,14 @@ from codistill.models.catalog import feature_channels
 from codistill.models.ensemble import Ensemble
 from codistill.objectives.paper import PaperObjective
 from codistill.randomness import derive_seed
-from codistill.training.checkpoint import save_checkpoint
+from codistill.training.checkpoint import keep_checkpoint, save_checkpoint
+from codistill.training.curves import draw_curves
 from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
 from codistill.training.evaluate import accuracy, member_logits, predict
+from codistill.training.on_the_way import accuracies_of, counting, losses_of, test_members
 from codistill.training.optimizer import make_optimizer, make_plateau, rate_factor, set_learning_rate
-from codistill.training.phase import Phase, first_epoch, phase_of
+from codistill.training.phase import Phase, first_epoch, is_tested, phase_of, tests_left
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
 from codistill.training.signals import StopRequest
@@ -132,7 +134,7 @@ class Trainer:
             terms = self.train_step(batch, phase)
             seconds, began = time.monotonic() - began, time.monotonic()
             progress.seconds += seconds
-            self.display.step(terms, training.batch_size, seconds, self.steps_left)
+            self.display.step(losses_of(terms), training.batch_size, seconds, self.steps_left)
             self.stop_if_asked()
             if began - saved >= 60 * training.checkpoint_minutes and progress.step < self.steps:
                 self.save()
@@ -140,7 +142,7 @@ class Trainer:
         self.display.end_epoch()
 
     def train_step(self, batch: Batch, phase: Phase) -> dict[str, float]:
-        """Take one step and return its named losses."""
+        """Take one step; return its named losses, and the share of the batch that each member has right."""
         pretrains = phase.name == "pretraining"
         schedule, epochs = self.config.schedule, self.config.training.epochs
         position = {"epoch": phase.epoch, "step": self.progress.step, "steps": self.steps}
@@ -153,7 +155,7 @@ class Trainer:
         result = self.engine.gradients(
             batch.images,
             batch.labels,
-            objective=self.pretraining_objective if pretrains else self.objective,
+            objective=counting(self.pretraining_objective if pretrains else self.objective),
             names=phase.students,
             senders=phase.senders,
             scale=weight,
@@ -174,24 +176,28 @@ class Trainer:
         return terms
 
     def finish_epoch(self) -> None:
-        """Validate, keep what is best so far, log, and write a checkpoint."""
+        """Validate, test where it is time to, keep what is best so far, log, and write a checkpoint."""
         progress, phase = self.progress, self.phase
         check_finite_weights(self.ensemble, progress)
         began = time.monotonic()
         validation = self.validate()
+        tested = {"test": test_members(self)} if is_tested(self.config.training, progress.epoch) else {}
         if self.plateau is not None and phase.name == "joint":
             self.plateau.step(validation.get(TEACHER, next(iter(validation.values()))))
         for name, value in validation.items():
             # Of equally good epochs the latest counts: few validation images tie often.
             if name not in progress.best or value >= progress.best[name][1]:
                 progress.best[name] = (progress.epoch + 1, value)
+        means = progress.means()
         record = {
             "epoch": progress.epoch + 1,
             "phase": phase.name,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images": progress.images,
-            "train": progress.means(),
+            "train": losses_of(means),
+            "train_accuracy": accuracies_of(means),
             "validation": validation,
+            **tested,
             "seconds": {"training": progress.seconds, "validation": time.monotonic() - began},
         }
         self.display.epoch_line(record, self.epochs)
@@ -199,7 +205,18 @@ class Trainer:
             self.run.append_metrics(record)
         progress.next_epoch(time.monotonic() - began)
         self.save()
+        self.after_epoch()
+
+    def after_epoch(self) -> None:
+        """Do what follows an epoch's checkpoint; a run that was killed in between makes up for it."""
         self.deliver_best()
+        tested = is_tested(self.config.training, self.progress.epoch - 1)
+        if self.run is not None and tested:
+            keep_checkpoint(
+                self.run.checkpoints, step=self.progress.epoch * self.steps, epoch=self.progress.epoch
+            )
+        if self.run is not None and self.config.run.curves and (tested or self.progress.epoch == self.epochs):
+            draw_curves(self.run.path)
 
     @property
     def phase(self) -> Phase:
@@ -217,7 +234,8 @@ class Trainer:
         """Training steps to the end, and evaluations counted in steps."""
         size = self.config.training.batch_size
         epochs = self.epochs - self.progress.epoch
-        evaluated = epochs * len(self.data.validation_positions) + len(self.data.test)
+        tests = 1 + tests_left(self.config.training, self.progress.epoch)
+        evaluated = epochs * len(self.data.validation_positions) + tests * len(self.data.test)
         return epochs * self.steps - self.progress.step + EVALUATION_COST * evaluated / size
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
@@ -237,10 +255,7 @@ class Trainer:
         return self.fabric.broadcast(found)
 
     def deliver_best(self) -> None:
-        """Deliver the members that are at their best in the epoch just done.
-
-        Its checkpoint is written before, so that a run that is killed in between makes up for it.
-        """
+        """Deliver the members that are at their best in the epoch just done."""
         for name, (epoch, _) in self.progress.best.items():
             if epoch == self.progress.epoch:
                 self.deliver(name, "best")

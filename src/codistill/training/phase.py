@@ -53,3 +53,19 @@ def phase_of(config: TrainingConfig, students: Sequence[str], epoch: int) -> Pha
         senders=[] if config.freeze_stem else senders,
         stem_is_frozen=config.freeze_stem,
     )
+
+
+def is_tested(config: TrainingConfig, epoch: int) -> bool:
+    """Say whether epoch number 0, 1, … of the run ends with a test.
+
+    Of those in which all train together it is the first, every so many later, and the last.
+    """
+    joint = epoch - config.pretraining_epochs
+    if config.test_interval is None or joint < 0:
+        return False
+    return joint % config.test_interval == 0 or joint == config.epochs - 1
+
+
+def tests_left(config: TrainingConfig, epoch: int) -> int:
+    """Count the tests from that epoch to the end."""
+    return sum(is_tested(config, later) for later in range(epoch, config.pretraining_epochs + config.epochs))

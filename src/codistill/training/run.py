@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -48,20 +49,32 @@ class RunFolder:
         self.students.mkdir(exist_ok=True)
 
     @classmethod
-    def create(cls, config: Config) -> "RunFolder":
+    def create(
+        cls,
+        config: Config,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> "RunFolder":
         """Make the folder that `config.run` names and write config and environment into it.
+
+        Args:
+            config: The run's.
+            files: What else it holds from the start, by name.
+            origin: The run and the epoch that it goes on from, for environment.json.
 
         Raises:
             InputError: The folder exists or cannot be made.
         """
         parent = Path(config.run.folder).expanduser()
-        files = {
-            "environment.json": _json(environment()),
+        every = {
+            **(files or {}),
+            "environment.json": _json(environment() | ({"parent": dict(origin)} if origin else {})),
             "config.yaml": dump_yaml(_plain(asdict(config))).encode(),
         }
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = make_folder(parent, *config.run.folder_name(_default_name(config)), files)
+            path = make_folder(parent, *config.run.folder_name(_default_name(config)), every)
         except OSError as error:
             raise InputError(f"{parent}: cannot hold a run folder: {error.strerror}") from None
         return cls(path)
@@ -73,9 +86,7 @@ class RunFolder:
         Raises:
             InputError: The folder is no run, or another process is training it.
         """
-        if not (path / "config.yaml").is_file():
-            raise InputError(f"{path}: is no run folder: it has no config.yaml")
-        run = cls(path)
+        run = cls(require_run(path))
         for left_over in path.rglob(".*.tmp"):  # A process was killed while it wrote.
             left_over.unlink(missing_ok=True)
         return run
@@ -118,6 +129,13 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
+
+
+def require_run(path: Path) -> Path:
+    """Return the path of a run folder, or raise `InputError` if it is none."""
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"{path}: is no run folder: it has no config.yaml")
+    return path
 
 
 def environment() -> dict[str, Any]:
@@ -167,6 +185,7 @@ def make_folder(parent: Path, name: str, is_fixed: bool, files: dict[str, bytes]
     temporary.mkdir()
     try:
         for file, content in files.items():
+            (temporary / file).parent.mkdir(exist_ok=True)
             write_atomically(temporary / file, content)
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
             path = parent / (name + suffix)

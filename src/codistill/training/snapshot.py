@@ -61,7 +61,13 @@ def restore(trainer: "Trainer") -> None:
             take_over(trainer, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path}: its checkpoint is not of this run: {one_line(error)}") from None
+        # A best model that is of a run which this one goes on from is not here: best counts from here on.
+        trainer.progress.best = {
+            name: (epoch, accuracy)
+            for name, (epoch, accuracy) in trainer.progress.best.items()
+            if epoch == trainer.progress.epoch or (path / "students" / "best" / f"{name}.json").is_file()
+        }
         if trainer.progress.step == 0:
-            trainer.deliver_best()
+            trainer.after_epoch()
     if trainer.run is not None:
         trainer.run.trim_metrics(trainer.progress.epoch)

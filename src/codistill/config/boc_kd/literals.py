@@ -77,10 +77,10 @@ def _value(file: Path, node: ast.expr, depth: int) -> Any:
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as constant):
             return constant
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=number)) if type(
-            number
-        ) in (int, float):
-            return -number if isinstance(sign, ast.USub) else number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if (
+            type(number) is not bool
+        ):
+            return -number
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_value(file, item, depth - 1) for item in items]
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
