@@ -1,5 +1,7 @@
 """Every loss against its formula, in float64, and at its limits."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax
 from torch import Tensor
 
-from codistill.objectives.losses import channel_mean_mse, cross_entropy, distillation_kl, feature_mse
+from codistill.config import ObjectiveConfig
+from codistill.objectives.chosen_losses import feature_loss, label_loss
+from codistill.objectives.losses import channel_mean_difference, distillation_kl, feature_difference
+
+cross_entropy = label_loss(ObjectiveConfig())
+feature_mse = partial(feature_difference, feature_loss(ObjectiveConfig()))
+channel_mean_mse = partial(channel_mean_difference, feature_loss(ObjectiveConfig()))
 
 LOGITS = arrays(np.float64, (3, 4), elements=st.floats(-50, 50, width=32))
 TEMPERATURES = st.sampled_from([0.5, 1.0, 2.0, 3.0, 20.0])

@@ -1,6 +1,7 @@
 """The paper's objective: its three terms together, who learns from them, and the adapters."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +11,14 @@ from torch import Tensor, nn
 from codistill.config import ObjectiveConfig
 from codistill.models.catalog import feature_channels
 from codistill.models.ensemble import StudentOutput, mean_logits
-from codistill.objectives.losses import channel_mean_mse, cross_entropy, distillation_kl, feature_mse
+from codistill.objectives.chosen_losses import feature_loss, label_loss
+from codistill.objectives.losses import channel_mean_difference, distillation_kl, feature_difference
 from codistill.objectives.paper import PaperObjective
 from tiny import CLASSES, WIDTHS, tiny_batch, tiny_ensemble
+
+cross_entropy = label_loss(ObjectiveConfig())
+feature_mse = partial(feature_difference, feature_loss(ObjectiveConfig()))
+channel_mean_mse = partial(channel_mean_difference, feature_loss(ObjectiveConfig()))
 
 Outputs = dict[str, StudentOutput]
 

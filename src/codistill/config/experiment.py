@@ -7,7 +7,7 @@ from typing import Any, Literal
 from codistill.config.data import DataConfig
 from codistill.config.kinds import admits, allowed_values, setting_types, shown
 from codistill.config.model import LARGEST_SMALL_IMAGE, ModelConfig
-from codistill.config.objective import ObjectiveConfig
+from codistill.config.objective import ObjectiveConfig, labels_alone
 from codistill.config.problems import Problem, in_range
 from codistill.config.training import OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
 from codistill.errors import InputError
@@ -57,8 +57,11 @@ class Config:
                 f"must be imagenet or small for {self.model.name}, or data.image_size given: only the files"
                 f" of {self.data.source} tell how large its images are",
             )
-        if self.schedule.name == "plateau" and self.data.validation_fraction == 0:
-            yield "schedule.name", "plateau needs validation images: data.validation_fraction above 0"
+        if self.schedule.name in ("plateau", "ReduceLROnPlateau") and self.data.validation_fraction == 0:
+            yield (
+                "schedule.name",
+                f"{self.schedule.name} needs validation images: data.validation_fraction above 0",
+            )
         if self.schedule.warmup_epochs >= self.training.epochs:
             yield "schedule.warmup_epochs", f"must be below training.epochs, {self.training.epochs}"
 
@@ -112,6 +115,6 @@ def baseline(config: Config, student: int) -> Config:
     return replace(
         config,
         model=replace(config.model, students=(student,)),
-        objective=replace(config.objective, label_weight=1.0, feature_weight=0.0, distillation_weight=0.0),
+        objective=labels_alone(config.objective),
         training=replace(config.training, stem_gradient="all", freeze_stem=False, engine="auto"),
     )

@@ -1,9 +1,10 @@
 """Which settings there are, what each admits, and how to say so."""
 
+import difflib
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -78,6 +79,15 @@ def mapping_settings(section: type) -> tuple[str, ...]:
 def admits_null(kind: Any) -> bool:
     """Say whether a setting of this type may be null."""
     return type(None) in get_args(kind)
+
+
+def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the name that somebody most probably meant, whatever its capitals; `None`: none is close."""
+    folded: dict[str, str] = {}
+    for each in names:
+        folded.setdefault(each.casefold(), each)
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
 
 
 def shown(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from codistill.config.problems import Problem, in_range
@@ -55,3 +55,8 @@ class ObjectiveConfig:
                 "label_weight",
                 "must be above 0 where the other two weights are 0: nothing would be learned",
             )
+
+
+def labels_alone(config: ObjectiveConfig) -> ObjectiveConfig:
+    """Return the objective of a baseline and of pretraining: the loss with the labels, with weight 1."""
+    return replace(config, label_weight=1.0, feature_weight=0.0, distillation_weight=0.0)

@@ -7,13 +7,10 @@ authors' code takes the mean over the batch, the mean over all elements and T².
 Shapes: B batch, K classes, C channels, H height, W width.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
-
-
-def cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """Return the mean cross entropy with the labels, classes as int64 (the paper's first term)."""
-    return F.cross_entropy(logits_BK, labels_B)
 
 
 def distillation_kl(logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float) -> Tensor:
@@ -27,22 +24,26 @@ def distillation_kl(logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: f
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def feature_mse(features_BCHW: Tensor, teacher_features_BCHW: Tensor) -> Tensor:
-    """Return the mean squared difference of two maps of one shape (the paper's second term).
+def feature_difference(
+    loss: Callable[[Tensor, Tensor], Tensor], features_BCHW: Tensor, teacher_features_BCHW: Tensor
+) -> Tensor:
+    """Return the loss between two maps of one shape; the paper's is the mean squared error (second term).
 
     The teacher gets no gradient.
     """
-    return F.mse_loss(features_BCHW, teacher_features_BCHW.detach())
+    return loss(features_BCHW, teacher_features_BCHW.detach())
 
 
-def channel_mean_mse(features_BCHW: Tensor, teacher_features_BCHW: Tensor) -> Tensor:
-    """Return the mean squared difference of the means over channels, each [B, 1, H, W].
+def channel_mean_difference(
+    loss: Callable[[Tensor, Tensor], Tensor], features_BCHW: Tensor, teacher_features_BCHW: Tensor
+) -> Tensor:
+    """Return the loss between two maps' means over channels, each [B, 1, H, W].
 
     The authors' code does this where its `Adaptation_use` is off: it compares maps of unlike channel
     counts without an adapter. The teacher gets no gradient.
     """
-    return feature_mse(
-        features_BCHW.mean(dim=1, keepdim=True), teacher_features_BCHW.mean(dim=1, keepdim=True)
+    return feature_difference(
+        loss, features_BCHW.mean(dim=1, keepdim=True), teacher_features_BCHW.mean(dim=1, keepdim=True)
     )
 
 

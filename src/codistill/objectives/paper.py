@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from codistill.config import ObjectiveConfig
 from codistill.models.ensemble import StudentOutput, mean_logits
-from codistill.objectives.losses import channel_mean_mse, cross_entropy, distillation_kl, feature_mse
+from codistill.objectives.chosen_losses import feature_loss, label_loss
+from codistill.objectives.losses import channel_mean_difference, distillation_kl, feature_difference
 from codistill.randomness import derive_seed
 
 PSEUDO_TEACHER = "S1"
@@ -18,7 +19,7 @@ class PaperObjective(nn.Module):
 
     j = 1 … N are the students S1 … SN, b the blocks. Sums run over students, means over the batch. With one
     student it is α · CE exactly. The adapters are 1×1 convolutions with bias from a student's channels to
-    S1's; they live here, never in a student.
+    S1's; they live here, never in a student. CE and MSE stand for the losses that the config names.
 
     Args:
         config: Weights, temperature and the way maps are compared.
@@ -31,6 +32,7 @@ class PaperObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.label_loss, self.feature_loss = label_loss(config), feature_loss(config)
         self.adapters = nn.ModuleDict()
         if PSEUDO_TEACHER not in feature_channels or config.feature_weight == 0:
             return
@@ -51,7 +53,7 @@ class PaperObjective(nn.Module):
         The terms are named `label/S1`, `feature/S2`, `distillation/S1` …, before their weights.
         """
         config = self.config
-        terms = {f"label/{name}": cross_entropy(output.logits, labels) for name, output in outputs.items()}
+        terms = {f"label/{name}": self.label_loss(output.logits, labels) for name, output in outputs.items()}
         loss = config.label_weight * _total(terms)
         if config.feature_weight > 0 and PSEUDO_TEACHER in outputs and len(outputs) > 1:
             teacher_maps = outputs[PSEUDO_TEACHER].features
@@ -76,12 +78,14 @@ class PaperObjective(nn.Module):
         """Return Σ_b MSE(A_jb(f_jb), sg(f_1b)) of one student, a scalar."""
         pairs = zip(maps, teacher_maps, strict=True)
         if self.config.feature_match == "channel_mean":
-            return torch.stack([channel_mean_mse(own, teacher) for own, teacher in pairs]).sum()
+            return torch.stack(
+                [channel_mean_difference(self.feature_loss, own, teacher) for own, teacher in pairs]
+            ).sum()
         adapters = self.adapters[name]
         assert isinstance(adapters, nn.ModuleList)
         return torch.stack(
             [
-                feature_mse(adapter(own), teacher)
+                feature_difference(self.feature_loss, adapter(own), teacher)
                 for adapter, (own, teacher) in zip(adapters, pairs, strict=True)
             ]
         ).sum()

@@ -82,11 +82,9 @@ def load_kept(run: Path, epoch: int) -> dict[str, Any]:
     epochs = kept_epochs(folder)
     if epoch not in epochs:
         there = (
-            f"choose one of {', '.join(map(str, epochs))}"
-            if epochs
-            else "none is: training.test_interval keeps them"
+            f"choose one of {', '.join(map(str, epochs))}" if epochs else "training.test_interval keeps them"
         )
-        raise InputError(f"{run}: no checkpoint after epoch {epoch} is kept; {there}")
+        raise InputError(f"{run}: no checkpoint after epoch {epoch} is kept: {there}")
     state = _load(kept_file(folder, epoch))
     if state is None:
         raise InputError(f"{kept_file(folder, epoch)}: cannot be read: it is torn or no checkpoint")

@@ -69,9 +69,12 @@ def files_of_continuation(run: Path, epoch: int) -> dict[str, bytes]:
     """Return what a new folder takes over from a run: its checkpoint and its metrics up to that epoch."""
     metrics = run / "metrics.jsonl"
     lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
+    kept = kept_file(run / "checkpoints", epoch)
+    state = kept.read_bytes()
     return {
         # Of any later checkpoint the number of steps is higher than that of the epochs here.
-        f"checkpoints/step-{epoch:09d}.pt": kept_file(run / "checkpoints", epoch).read_bytes(),
+        f"checkpoints/step-{epoch:09d}.pt": state,
+        f"checkpoints/{kept.name}": state,
         "metrics.jsonl": b"".join(lines[:epoch]),
     }
 

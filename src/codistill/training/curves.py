@@ -6,6 +6,7 @@ tested epoch. Training curves have one for each epoch in which all students trai
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ TERMS = {"label": "Normal", "feature": "Intermmediate", "distillation": "KL"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's, which the colour-blind tell apart."""
 DASHES = ("-", "--", "-.", ":")
+PAUSE = 60
+"""Seconds from one drawing to the next."""
 
 Record = Mapping[str, Any]
 
@@ -46,8 +49,11 @@ class Curve:
     arrays: tuple[str, str] | None
 
 
-def draw_curves(run: Path) -> None:
-    """Write the arrays and draw the pictures of a run from its metrics.jsonl, over what was there."""
+def draw_curves(run: Path, *, finished: bool) -> None:
+    """Write the arrays and draw the pictures of a run from its metrics.jsonl, over what was there.
+
+    Pictures take a second, so those of a run that goes on are drawn once a minute.
+    """
     records = _joint_records(run / "metrics.jsonl")
     if not records:
         return
@@ -58,6 +64,8 @@ def draw_curves(run: Path) -> None:
     epochs = [record["epoch"] for record in records]
     tested_epochs = [record["epoch"] for record in tested]
     accuracies = list(_accuracies(records, tested))
+    overview = plots / "Accuracy_comparision_all.png"
+    draws = finished or not overview.exists() or time.time() - overview.stat().st_mtime > PAUSE
     for curve in (*accuracies, *_losses(records, tested)):
         if curve.arrays:
             _save(arrays / "Training" / f"{curve.arrays[0]}{curve.name}.npy", curve.training)
@@ -65,9 +73,12 @@ def draw_curves(run: Path) -> None:
                 _save(arrays / "Validation" / f"{curve.arrays[1]}{curve.name}.npy", curve.tests)
         kind = "Accuracy" if curve.unit == "%" else "Loss"
         lines = {"training images": (epochs, curve.training), "test images": (tested_epochs, curve.tests)}
-        _draw(plots / f"{kind}_comparision_{curve.name}.png", curve.title, curve.unit, lines)
+        if draws:
+            _draw(plots / f"{kind}_comparision_{curve.name}.png", curve.title, curve.unit, lines)
     if tested and len(accuracies) == 1:
         _save(arrays / "Validation" / "Student_Valid_Accuracies.npy", accuracies[0].tests)
+    if not draws:
+        return
     where = "test" if tested else "training"
     lines = {
         curve.title.removeprefix("Accuracy of "): (tested_epochs, curve.tests)
@@ -75,7 +86,7 @@ def draw_curves(run: Path) -> None:
         else (epochs, curve.training)
         for curve in accuracies
     }
-    _draw(plots / "Accuracy_comparision_all.png", f"Accuracy on the {where} images", "%", lines)
+    _draw(overview, f"Accuracy on the {where} images", "%", lines)
 
 
 def _accuracies(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Curve]:

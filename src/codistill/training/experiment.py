@@ -23,13 +23,16 @@ from codistill.models.networks import OwnNetwork, admit, import_network
 from codistill.models.pretrained import start_from_pretrained
 from codistill.models.recompute import recompute_units
 from codistill.models.student_file import load_model
+from codistill.objectives.chosen_losses import feature_loss, label_loss
 from codistill.training.continuation import config_of_continuation, files_of_continuation
 from codistill.training.display import results_table
 from codistill.training.evaluate import accuracy, predict
 from codistill.training.forecast import forecast_memory, forecast_step_seconds
 from codistill.training.loop import Trainer
+from codistill.training.optimizer import count_moments, refuse_unusable_optimizer
 from codistill.training.processes import launch
 from codistill.training.run import RunFolder, refuse_existing, require_run
+from codistill.training.schedule import make_schedule
 from codistill.training.signals import StopRequest
 from codistill.training.snapshot import restore
 from codistill.training.step import choose_engine
@@ -52,9 +55,11 @@ def train(config: Config, *, model: OwnNetwork | None = None) -> Path:
     name, is_fixed = config.run.folder_name("")
     if is_fixed:  # Before anything is read; all processes find it so.
         refuse_existing(Path(config.run.folder).expanduser() / name)
+    refuse_unusable_classes(config)
     fabric = launch(config.training)
     config = with_execution(config, fabric)
     data = load_data(config.data, device=fabric.device)
+    refuse_unusable_classes(config, data, fabric.world_size)
     ensemble = build_ensemble(config, data)
     config = with_engine(config, fabric, ensemble)
     run = _in_first_process(fabric, lambda: RunFolder.create(config))
@@ -111,6 +116,27 @@ def resume(
 
     run = _in_first_process(fabric, open_folder)
     return _complete(config, fabric, data, ensemble, run, resumed=True)
+
+
+def refuse_unusable_classes(config: Config, data: Data | None = None, processes: int = 1) -> None:
+    """Raise `InputError` unless torch has the optimiser, schedule and losses, and takes their arguments.
+
+    Args:
+        config: What names them.
+        data: What they will see, where that is known, which decides some arguments.
+        processes: That share each batch.
+    """
+    refuse_unusable_optimizer(config.optimizer)
+    make_schedule(
+        config, 1 if data is None else data.batches_per_epoch(config.training.batch_size, processes)
+    )
+    weight = getattr(label_loss(config.objective), "weight", None)
+    feature_loss(config.objective)
+    if data is not None and weight is not None and len(weight) != len(data.classes):
+        raise InputError(
+            f"objective.label_loss_arguments.weight must have {len(data.classes)} numbers, one a class,"
+            f" not {len(weight)}"
+        )
 
 
 def with_network(config: Config, model: OwnNetwork | None) -> Config:
@@ -249,7 +275,7 @@ def _announce(trainer: Trainer, path: Path) -> None:
     display.costs(costs_of(config, data, trainer.ensemble))
     device, dtype = trainer.fabric.device, trainer.dtype
     batch = next(data.epoch(0, seed=config.seed, batch_size=training.batch_size, device=device, dtype=dtype))
-    moments = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2}[config.optimizer.name]
+    moments = count_moments(config.optimizer)
     memory = forecast_memory(trainer.ensemble, trainer.objective, batch, moments=moments)
     assert training.threads is not None
     assert training.engine != "auto"

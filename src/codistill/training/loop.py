@@ -13,8 +13,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from codistill.config import Config, ObjectiveConfig
+from codistill.config import Config
 from codistill.config.model import TEACHER
+from codistill.config.objective import labels_alone
 from codistill.data.loaders import Batch, Data
 from codistill.errors import Interrupted
 from codistill.models.catalog import feature_channels
@@ -27,10 +28,11 @@ from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
 from codistill.training.evaluate import accuracy, member_logits, predict
 from codistill.training.on_the_way import accuracies_of, counting, losses_of, test_members
-from codistill.training.optimizer import make_optimizer, make_plateau, rate_factor, set_learning_rate
-from codistill.training.phase import Phase, first_epoch, is_tested, phase_of, tests_left
+from codistill.training.optimizer import make_optimizer, set_learning_rate
+from codistill.training.phase import Phase, count_tests_left, first_epoch, is_tested, phase_of
 from codistill.training.processes import average, broadcast_state, share_of
 from codistill.training.run import RunFolder
+from codistill.training.schedule import make_schedule, rate_factor
 from codistill.training.signals import StopRequest
 from codistill.training.snapshot import snapshot
 from codistill.training.state import Progress, check_finite, check_finite_weights
@@ -39,7 +41,6 @@ from codistill.training.step import Autocast, make_engine
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 EVALUATION_COST = 0.35
 """A forward pass as a share of a training step, for the expected end alone."""
-LABELS_ALONE = ObjectiveConfig(label_weight=1.0, feature_weight=0.0, distillation_weight=0.0)
 
 
 class Trainer:
@@ -72,14 +73,16 @@ class Trainer:
         self.ensemble = _placed(ensemble, fabric.device, self.dtype)
         objective = PaperObjective(config.objective, channels, seed=config.seed)
         self.objective = _placed(objective, fabric.device, self.dtype)
-        self.pretraining_objective = PaperObjective(LABELS_ALONE, channels)
+        # With the loss that the config names, on the labels alone.
+        self.pretraining_objective = _placed(
+            PaperObjective(labels_alone(config.objective), channels), fabric.device, self.dtype
+        )
         self.optimizer = make_optimizer(
             config.optimizer,
             self.ensemble.parameters(),
             self.objective.parameters(),
             config.objective.adapter_lr_scale,
         )
-        self.plateau = make_plateau(config.schedule, self.optimizer)
         # Only mixed precision needs a context: double precision's would change torch's default number format
         # for all threads, and not back again where several leave it at once.
         self.autocast: Autocast = fabric.autocast if "mixed" in config.training.precision else nullcontext
@@ -90,6 +93,7 @@ class Trainer:
         )
         self.display = Display(silent=not fabric.is_global_zero)
         self.steps = data.batches_per_epoch(config.training.batch_size, fabric.world_size)
+        self.schedule = make_schedule(config, self.steps)
         self.epochs = config.training.pretraining_epochs + config.training.epochs
         self.progress = Progress(epoch=first_epoch(config.training, list(ensemble.descriptions)))
         self.agreed_stop = 0
@@ -149,6 +153,8 @@ class Trainer:
         factor = 1.0 if pretrains else rate_factor(schedule, epochs=epochs, **position)
         if factor is not None:
             set_learning_rate(self.optimizer, self.config.optimizer.lr * factor)
+        elif self.schedule is not None:
+            self.schedule.set_rate(self.optimizer)
         images = self.data.images_in_step(self.progress.step, self.config.training.batch_size, self.steps)
         # A process whose part of the batch is larger than the mean counts for more.
         weight = len(batch.labels) * self.fabric.world_size / images
@@ -172,6 +178,8 @@ class Trainer:
         check_finite(terms, self.progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.schedule is not None and not pretrains:
+            self.schedule.end_step()
         self.progress.add(terms, images)
         return terms
 
@@ -182,8 +190,8 @@ class Trainer:
         began = time.monotonic()
         validation = self.validate()
         tested = {"test": test_members(self)} if is_tested(self.config.training, progress.epoch) else {}
-        if self.plateau is not None and phase.name == "joint":
-            self.plateau.step(validation.get(TEACHER, next(iter(validation.values()))))
+        if self.schedule is not None and phase.name == "joint":
+            self.schedule.end_epoch(validation.get(TEACHER, next(iter(validation.values()), None)))
         for name, value in validation.items():
             # Of equally good epochs the latest counts: few validation images tie often.
             if name not in progress.best or value >= progress.best[name][1]:
@@ -215,8 +223,9 @@ class Trainer:
             keep_checkpoint(
                 self.run.checkpoints, step=self.progress.epoch * self.steps, epoch=self.progress.epoch
             )
-        if self.run is not None and self.config.run.curves and (tested or self.progress.epoch == self.epochs):
-            draw_curves(self.run.path)
+        finished = self.progress.epoch == self.epochs
+        if self.run is not None and self.config.run.curves and (tested or finished):
+            draw_curves(self.run.path, finished=finished)
 
     @property
     def phase(self) -> Phase:
@@ -234,7 +243,7 @@ class Trainer:
         """Training steps to the end, and evaluations counted in steps."""
         size = self.config.training.batch_size
         epochs = self.epochs - self.progress.epoch
-        tests = 1 + tests_left(self.config.training, self.progress.epoch)
+        tests = 1 + count_tests_left(self.config.training, self.progress.epoch)
         evaluated = epochs * len(self.data.validation_positions) + tests * len(self.data.test)
         return epochs * self.steps - self.progress.step + EVALUATION_COST * evaluated / size
 

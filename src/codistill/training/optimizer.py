@@ -1,15 +1,15 @@
-"""The optimiser and its learning rate, as functions of the config and of how far the run has come."""
+"""The optimiser of stem, students and adapters, one of ours or any of torch's."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from codistill.config import OptimizerConfig, ScheduleConfig
+from codistill.config import OptimizerConfig
+from codistill.errors import InputError, one_line
+from codistill.torch_classes import checked_arguments, find_class
 
 
 def make_optimizer(
@@ -40,10 +40,22 @@ def make_optimizer(
                 groups, **common, alpha=config.alpha, momentum=config.momentum, eps=config.eps
             )
         case _:
-            optimizer: Optimizer = getattr(torch.optim, config.name)(
-                groups, lr=config.lr, **(config.arguments or {})
-            )
-            return optimizer
+            return _named(config, groups)
+
+
+def _named(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    cls = find_class(torch.optim, Optimizer, config.name, "optimizer.name")
+    if "lr" in (config.arguments or {}):
+        raise InputError("optimizer.arguments.lr: the rate is optimizer.lr")
+    arguments = checked_arguments(cls, config.arguments, "optimizer.arguments", ("params", "lr"))
+    try:
+        optimizer: Optimizer = cls(groups, lr=config.lr, **arguments)
+    except Exception as error:
+        reason = one_line(error, 150)
+        raise InputError(
+            f"optimizer.arguments: torch's {config.name} refuses them or such networks: {reason}"
+        ) from None
+    return optimizer
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
@@ -52,42 +64,30 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["lr_scale"]
 
 
-def rate_factor(config: ScheduleConfig, *, epochs: int, epoch: int, step: int, steps: int) -> float | None:
-    """Return what `optimizer.lr` is multiplied by in one step, or `None` where plateau decides.
+def count_moments(config: OptimizerConfig) -> int:
+    """Return how many numbers the optimiser keeps for each parameter once it has taken a step."""
+    weight = nn.Parameter(torch.zeros(4, 4, 3, 3))
+    optimizer = make_optimizer(config, [weight], [], 1.0)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    kept = sum(value.numel() for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    return kept // weight.numel()
 
-    multistep and exponential change between epochs (paper, section 4); warm-up and cosine with every step.
 
-    Args:
-        config: The schedule.
-        epochs: Epochs it spans.
-        epoch: Epochs done.
-        step: Steps done of this epoch.
-        steps: Steps of an epoch.
+def refuse_unusable_optimizer(config: OptimizerConfig) -> None:
+    """Raise `InputError` unless torch has the optimiser, takes its arguments, and can step with it.
+
+    Some need a closure, gradients of a certain kind or matrices alone.
     """
-    position = epoch + step / steps
-    if position < config.warmup_epochs:
-        return min(1.0, (position + 1 / steps) / config.warmup_epochs)
-    match config.name:
-        case "constant":
-            return 1.0
-        case "plateau":
-            return None
-        case "multistep":
-            # 0.55 of 100 epochs is 55.00000000000001 in floating point.
-            return config.factor ** sum(epoch >= share * epochs - 1e-6 for share in config.milestones)
-        case "exponential":
-            return config.decay ** (epoch // config.decay_epochs)
-        case "cosine":
-            progress = (position - config.warmup_epochs) / (epochs - config.warmup_epochs)
-            return 0.5 * (1 + math.cos(math.pi * progress))
-        case _:
-            return None
-
-
-def make_plateau(config: ScheduleConfig, optimizer: Optimizer) -> ReduceLROnPlateau | None:
-    """Return the schedule that follows the validation accuracy, where the config asks for it."""
-    if config.name != "plateau":
-        return None
-    return ReduceLROnPlateau(
-        optimizer, mode="max", factor=config.factor, patience=config.patience, threshold=0.0
-    )
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((2, 3, 3, 3), (2, 2), (2,))]
+    optimizer = make_optimizer(config, parameters, [nn.Parameter(torch.zeros(2, 2, 1, 1))], 0.5)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise InputError(
+            f"optimizer.name: torch's {config.name} cannot train such networks: {one_line(error, 160)}; use"
+            " SGD, Adam, AdamW or RMSprop"
+        ) from None

@@ -66,6 +66,6 @@ def is_tested(config: TrainingConfig, epoch: int) -> bool:
     return joint % config.test_interval == 0 or joint == config.epochs - 1
 
 
-def tests_left(config: TrainingConfig, epoch: int) -> int:
+def count_tests_left(config: TrainingConfig, epoch: int) -> int:
     """Count the tests from that epoch to the end."""
     return sum(is_tested(config, later) for later in range(epoch, config.pretraining_epochs + config.epochs))

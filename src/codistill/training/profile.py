@@ -7,6 +7,7 @@ import torch
 
 from codistill.config import SOURCES, Config, check, completed
 from codistill.config.model import TEACHER
+from codistill.config.objective import labels_alone
 from codistill.data.loaders import Batch
 from codistill.models.catalog import StudentDescription, feature_channels
 from codistill.models.cost import activation_bytes, count_macs, measure_latency, student_costs
@@ -16,7 +17,6 @@ from codistill.models.recompute import recompute_units
 from codistill.objectives.paper import PSEUDO_TEACHER, PaperObjective
 from codistill.tables import markdown_table
 from codistill.training.forecast import forecast_step_seconds
-from codistill.training.loop import LABELS_ALONE
 from codistill.training.run import processor_name
 from codistill.training.step import choose_engine
 
@@ -115,7 +115,7 @@ def _step_cost(
             batch,
             threads=threads,
         )
-        for network, objective in ((ensemble, config.objective), (wide, LABELS_ALONE))
+        for network, objective in ((ensemble, config.objective), (wide, labels_alone(config.objective)))
     )
     return (
         f"Step: the ensemble takes {macs / wide_macs:.2f} times the MACs of {PSEUDO_TEACHER} alone and,"

@@ -21,7 +21,7 @@ def snapshot(trainer: "Trainer") -> dict[str, Any]:
         "ensemble": trainer.ensemble.state_dict(),
         "objective": trainer.objective.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
-        "plateau": trainer.plateau.state_dict() if trainer.plateau else None,
+        "schedule": trainer.schedule.state_dict() if trainer.schedule else None,
         "generator": torch.get_rng_state(),
     }
 
@@ -32,8 +32,8 @@ def take_over(trainer: "Trainer", state: dict[str, Any]) -> None:
     load_tensors(trainer.ensemble, state["ensemble"])
     trainer.objective.load_state_dict(state["objective"])
     trainer.optimizer.load_state_dict(state["optimizer"])
-    if trainer.plateau is not None:
-        trainer.plateau.load_state_dict(state["plateau"])
+    if trainer.schedule is not None:
+        trainer.schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["generator"])
 
 

@@ -3,14 +3,13 @@
 `configs/config_template.py` explains them; docs/from-boc-kd.md says what becomes of each.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codistill.config.boc_kd.literals import Entry
-from codistill.config.kinds import admits, allowed_values, shown
+from codistill.config.kinds import admits, allowed_values, closest, shown
 from codistill.errors import InputError
 
 
@@ -200,17 +199,19 @@ def _shown(value: Any) -> str:
 
 
 def _hint(name: str, path: str, section: Mapping[str, Any]) -> str:
-    """Name the field that was meant: beside it, or the same name elsewhere."""
-    near = difflib.get_close_matches(name, section, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {path.removesuffix(name)}{near[0]}?"
+    """Name the field that was meant: one of that name elsewhere, or one like it."""
     everywhere = list(_paths("", FIELDS))
     elsewhere = [known for known in everywhere if known.rpartition(".")[2] == name]
-    near = elsewhere or difflib.get_close_matches(path, everywhere, n=1, cutoff=0.5)
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    near = closest(name, section)
+    if near:
+        return f"; did you mean {path.removesuffix(name)}{near}?"
+    far = closest(path, everywhere, 0.5)
     return (
-        f"; did you mean {near[0]}?"
-        if near
-        else f"; {path.removesuffix(name) or 'there'} has {', '.join(section)}"
+        f"; did you mean {far}?"
+        if far
+        else f"; {path.removesuffix(name) or 'the file'} has {', '.join(section)}"
     )
 
 

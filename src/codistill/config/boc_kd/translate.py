@@ -1,6 +1,5 @@
 """From a config file of the authors to codistill's settings, and what differs, in words."""
 
-import difflib
 import os
 import warnings
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from codistill.config.boc_kd.fields import Fields
 from codistill.config.boc_kd.literals import read_literals
 from codistill.config.boc_kd.names import MODELS, SOURCES, WITHOUT_TRANSFORMS, transforms
+from codistill.config.kinds import closest
 from codistill.config.yaml_file import Setting
 from codistill.errors import InputError, Notice
 
@@ -118,9 +118,8 @@ class _Translation:
         given: str = self.fields[field]
         if given in names:
             return names[given]
-        folded = {name.casefold(): name for name in names}  # They tell ResNet18 from Resnet18.
-        near = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
-        meant = f"; did you mean {folded[near[0]]}?" if near else ""
+        near = closest(given, names, 0.5)
+        meant = f"; did you mean {near}?" if near else ""
         self.refuse(field, f"must be one of {', '.join(names)}, not {given!r:.60}{meant}")
         return given
 
