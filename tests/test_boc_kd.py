@@ -11,13 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from copies import make_cifar10
+from copies import (
+    make_caltech,
+    make_cifar10,
+    make_cifar100,
+    make_cub,
+    make_idx,
+    make_imagenet,
+    make_stl10,
+    make_svhn,
+)
 from files import as_python, changed
 
 from codistill import cli
 from codistill.cli.original import best_accuracies, tools_train
+from codistill.config.boc_kd.names import MODELS, SOURCES
 from codistill.config.parsing import load_config
+from codistill.errors import Notice
+from codistill.models.ensemble import Ensemble
+from codistill.models.ladder import describe_students
+from codistill.training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,3 +243,67 @@ def test_a_wrong_word_is_named(
     assert end.value.code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_converts_and_builds(
+    name: str, clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
+    configure(clone, model__name=name, model__No_students=3)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["convert", "configs/mine.py"])
+    assert end.value.code == 0
+    Path("c.yaml").write_text(capsys.readouterr().out)
+    model = load_config("c.yaml").model
+    size = 224 if name.startswith("Efficientnet") else 32  # The authors' transforms of CIFAR-10.
+    facts: Any = {"in_channels": 3, "num_classes": 10, "image_size": (size, size)}
+    with torch.device("meta"):
+        ensemble = Ensemble(describe_students(model, **facts))
+        outputs = ensemble.eval()(torch.zeros(2, 3, size, size))
+    assert [tuple(output.logits.shape) for output in outputs.values()] == [(2, 10)] * 3
+
+
+IN_THE_AUTHORS_LAYOUT: dict[str, Any] = {
+    "MNIST": lambda folder: make_idx(folder, "mnist", layout="MNIST"),
+    "Fashion-MNIST": lambda folder: make_idx(folder, layout="Fashion-MNIST"),
+    "CIFAR10": lambda folder: make_cifar10(folder, layout="cifar10/cifar-10-batches-py"),
+    "CIFAR100": make_cifar100,
+    "SVHN": lambda folder: make_svhn(folder, layout="SVHN"),
+    "STL10": make_stl10,
+    "Caltech": lambda folder: make_caltech(folder / "Caltech", split=True),
+    "CUB2011": make_cub,
+    "Imagenet": lambda folder: make_imagenet(folder, layout="ImageNet"),
+}
+
+
+class Enough(Exception):  # noqa: N818 - not an error
+    """Two steps were taken."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_data_set_is_trained_on_for_two_steps(
+    name: str, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    IN_THE_AUTHORS_LAYOUT[name](clone / "data")
+    configure(
+        clone,
+        dataset_cfg__id_cfg__name=name,
+        dataset_cfg__id_cfg__num_classes=None,
+        dataset_cfg__train_cfg__batch_size=50 if name == "CIFAR100" else 3,
+    )
+    losses: list[float] = []
+    original = Trainer.train_step
+
+    def train_step(self: Trainer, batch: Any, phase: Any) -> dict[str, float]:
+        losses.append(original(self, batch, phase)["loss"])
+        if len(losses) == 2:
+            raise Enough
+        return {"loss": losses[-1]}
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    with pytest.warns(Notice), pytest.raises(Enough):
+        tools_train(["--cfg=configs/mine.py", "--training.threads=2"], clone / "tools")
+    assert all(0 < loss < 1000 for loss in losses)

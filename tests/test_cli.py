@@ -206,6 +206,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(
     assert "| 3 " in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_profile_prints_the_papers_relative_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(
         capsys, "profile", "--data.source=cifar10", "--data.root=unread", "--training.threads=1"

@@ -15,6 +15,7 @@ def command() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "benchmarks" / "other_networks.py"))
 
 
+@pytest.mark.slow
 def test_a_network_works_or_is_refused_with_the_reason(command: dict[str, Any], tmp_path: Path) -> None:
     facts: Any = {"size": 32, "students": 2, "folder": tmp_path, "limit": 60}
 

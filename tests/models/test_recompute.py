@@ -39,7 +39,7 @@ def trained(ensemble: Ensemble, engine: Literal["eager", "parallel"]) -> dict[st
         pytest.param("densenet_bc_k12", "eager", 2 * 48, marks=pytest.mark.slow),
         pytest.param("resnet18", "eager", 2 * 6, marks=pytest.mark.slow),
         pytest.param("densenet121", "eager", 2 * 52, marks=pytest.mark.slow),
-        ("efficientnet_b0", "eager", 2 * 16),
+        pytest.param("efficientnet_b0", "eager", 2 * 16, marks=pytest.mark.slow),
         pytest.param("timm:convnext_atto", "eager", 2 * 12, marks=pytest.mark.slow),
     ],
 )

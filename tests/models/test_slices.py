@@ -39,7 +39,7 @@ def numbered(state: dict[str, Tensor]) -> dict[str, Tensor]:
         ("densenet121", {}),
         pytest.param("efficientnet_b0", {}, marks=pytest.mark.slow),
         pytest.param("timm:regnety_002", {}, marks=pytest.mark.slow),
-        ("torchvision:mobilenet_v3_small", {}),
+        pytest.param("torchvision:mobilenet_v3_small", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_student_is_s1_with_all_other_weights_zero(name: str, model: dict[str, object]) -> None:

@@ -47,6 +47,12 @@ usage: codistill COMMAND …
 
 'codistill COMMAND --help' says more. Students are called S1 … SN; S1 is the whole network.
 """
+TRAIN = """\
+Train all students of a config together. A CONFIG.py in the form of the paper's authors is read, not run, and
+done as it says: train all, train one, go on with a run or test one (docs/from-boc-kd.md). Relative paths in
+it start from here, or from the folder that --roots-from names.
+
+Settings:"""
 MOVABLE = ("data.root", "data.workers", "data.memory_gib", "training.device")
 """What may differ when a run goes on, elsewhere: where its data are and what computes it."""
 
@@ -55,7 +61,7 @@ def train(words: list[str]) -> int:
     """Train all students of a config."""
     if not HELP & set(words) and is_original(words):
         return train_original(words)
-    config = parse_config(words, make_parser("train", "Train all students of a config together."))
+    config = parse_config(words, make_parser("train", TRAIN))
     import_network(config)
     from codistill.training.experiment import train
 

@@ -12,6 +12,7 @@ from codistill.errors import InputError
 from codistill.models.any_model import AnyModel
 from codistill.models.architecture import BLOCKS, Architecture, Stem
 from codistill.models.branch import Cut
+from codistill.models.pointwise import thin_out_first
 
 FAMILIES = {
     "cifar_resnet": "cifar_resnet",
@@ -111,16 +112,20 @@ class StudentDescription:
 
 def build_stem(description: StudentDescription) -> nn.Module:
     """Build the stem that students of this description share: images → the stem's output."""
-    return description.network.build_stem(description.in_channels, description.stem)
+    stem = description.network.build_stem(description.in_channels, description.stem)
+    thin_out_first(stem)
+    return stem
 
 
 def build_branch(description: StudentDescription) -> nn.Module:
     """Build what a student has of its own: the stem's output → (logits, feature maps)."""
-    return description.network.build_branch(
+    branch = description.network.build_branch(
         description.widths,
         num_classes=description.num_classes,
         compared_blocks=description.compared_blocks,
     )
+    thin_out_first(branch)
+    return branch
 
 
 def feature_channels(description: StudentDescription) -> tuple[int, ...]:
