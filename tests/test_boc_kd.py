@@ -27,6 +27,7 @@ from files import as_python, changed
 
 from codistill import cli
 from codistill.cli.original import best_accuracies, tools_train
+from codistill.config import completed
 from codistill.config.boc_kd.names import MODELS, SOURCES
 from codistill.config.parsing import load_config
 from codistill.errors import Notice
@@ -256,7 +257,7 @@ def test_every_network_converts_and_builds(
         cli.main(["convert", "configs/mine.py"])
     assert end.value.code == 0
     Path("c.yaml").write_text(capsys.readouterr().out)
-    model = load_config("c.yaml").model
+    model = completed(load_config("c.yaml")).model
     size = 224 if name.startswith("Efficientnet") else 32  # The authors' transforms of CIFAR-10.
     facts: Any = {"in_channels": 3, "num_classes": 10, "image_size": (size, size)}
     with torch.device("meta"):

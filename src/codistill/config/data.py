@@ -164,7 +164,7 @@ class DataConfig:
     """Images that fit in this many GiB as bytes stay in memory, others are read as they are needed."""
 
     workers: int = 2
-    """Processes that read images which do not fit in memory."""
+    """Processes that read images which do not fit in memory; no more than there are cores."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield everything in this section that cannot be used."""

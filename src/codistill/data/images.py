@@ -3,6 +3,7 @@
 Shapes: n images, B of a batch, H height, W width, C channels (1 grey, 3 red-green-blue).
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class StreamedImages:
         loader = DataLoader(
             _ReadByPosition(self.read),
             batch_sampler=[batch.tolist() for batch in positions],
-            num_workers=workers,
+            num_workers=min(workers, _cores()),
             collate_fn=_stacked,
             generator=torch.Generator(),  # Else it would draw from the one that the students may use.
             worker_init_fn=_leave_signals_to_the_main_process,
@@ -131,6 +132,11 @@ class StreamedImages:
             if isinstance(images, InputError):
                 raise images
             yield images
+
+
+def _cores() -> int:
+    """Count the cores that this process may use; with more workers than these nothing is faster."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
