@@ -152,7 +152,8 @@ def test_a_finished_run_goes_on_with_more_epochs(copy: Path, capsys: pytest.Capt
 
 @pytest.mark.slow
 def test_from_the_last_epoch_done_it_goes_on_in_its_own_folder(copy: Path, run: Path) -> None:
-    for file in (copy / "results.json", copy / "predictions.safetensors", *(copy / "checkpoints").iterdir()):
+    checkpoints = copy / "checkpoints"
+    for file in (copy / "results.json", copy / "predictions.safetensors", *checkpoints.iterdir()):
         if file.name not in ("epoch-00002.pt", "epoch-00004.pt"):
             file.unlink()
     shutil.copy(copy / "checkpoints" / "epoch-00004.pt", copy / "checkpoints" / "step-000000012.pt")
@@ -275,3 +276,12 @@ def test_names_that_tell_the_time_never_overwrite(config: Config, tmp_path: Path
     first, second = codistill.train(short), codistill.train(short)
     assert first.name.isdecimal()
     assert second.name == f"{first.name}-2"
+
+
+def test_without_kept_epochs_the_way_on_is_named(copy: Path) -> None:
+    for file in (copy / "checkpoints").glob("epoch-*.pt"):
+        file.unlink()
+    with pytest.raises(
+        InputError, match=r"is kept: none is yet \(training\.test_interval\); 'codistill resume"
+    ):
+        codistill.resume(copy, epoch=2)

@@ -82,7 +82,7 @@ def resume(words: list[str]) -> int:
             "are for a run that was moved: where its data are now, and the device that is there. A run\n"
             "whose network is code of your own needs --model, which names it again.\n"
             "--epoch goes on after any epoch whose checkpoint is kept (training.test_interval), also with\n"
-            "more epochs than it had: in a new folder that names its parent, unless it is the last one done.",
+            "more epochs than it had: in a new folder that names its parent, unless it is the last one kept.",
         )
     words = import_given_network(words)
     epoch, words = take_number(words, "epoch")

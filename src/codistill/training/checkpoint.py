@@ -81,10 +81,9 @@ def load_kept(run: Path, epoch: int) -> dict[str, Any]:
     folder = run / "checkpoints"
     epochs = kept_epochs(folder)
     if epoch not in epochs:
-        there = (
-            f"choose one of {', '.join(map(str, epochs))}" if epochs else "training.test_interval keeps them"
-        )
-        raise InputError(f"{run}: no checkpoint after epoch {epoch} is kept: {there}")
+        there = f"choose one of {', '.join(map(str, epochs))}"
+        none = f"none is yet (training.test_interval); 'codistill resume {run}' goes on where it stands"
+        raise InputError(f"{run}: no checkpoint after epoch {epoch} is kept: {there if epochs else none}")
     state = _load(kept_file(folder, epoch))
     if state is None:
         raise InputError(f"{kept_file(folder, epoch)}: cannot be read: it is torn or no checkpoint")

@@ -8,7 +8,7 @@ from codistill.config.kinds import shown
 from codistill.config.parsing import load_config
 from codistill.config.yaml_file import leaves
 from codistill.errors import InputError
-from codistill.training.checkpoint import kept_file, load_kept, load_newest_checkpoint
+from codistill.training.checkpoint import kept_epochs, kept_file, load_kept
 
 FREE = (
     *("data.root", "data.workers", "data.memory_gib", "data.evaluation_batch_size", "data.download"),
@@ -27,7 +27,8 @@ FREE = (
 def config_of_continuation(run: Path, config: Config | None, epoch: int) -> tuple[Config, bool]:
     """Return the config with which a run goes on after so many epochs, and whether that takes a new folder.
 
-    The run's own folder serves where that epoch is the last one done and nothing else is asked for.
+    The run's own folder serves where that epoch is the last one kept and nothing else is asked for: the run
+    goes on where it stands, which gives what it would give from there.
 
     Args:
         run: Its folder.
@@ -52,10 +53,8 @@ def config_of_continuation(run: Path, config: Config | None, epoch: int) -> tupl
     epochs = config.training.pretraining_epochs + config.training.epochs
     if epoch >= epochs:
         raise InputError(f"{run}: epoch {epoch} of {epochs} is the last: raise training.epochs to go on")
-    state, _ = load_newest_checkpoint(run / "checkpoints")
-    progress = {} if state is None else state.get("progress", {})
-    stands_there = (progress.get("epoch"), progress.get("step")) == (epoch, 0)
-    is_new = not stands_there or (run / "results.json").exists() or "training.epochs" in differing
+    is_last = epoch == kept_epochs(run / "checkpoints")[-1]
+    is_new = not is_last or (run / "results.json").exists() or "training.epochs" in differing
     if not is_new:
         return replace(own, data=config.data), False
     # Engine and threads decide how sums are rounded. The run's own name is taken.

@@ -80,7 +80,7 @@ def resume(
         config: The run's config where something about its place has changed: where the data are, or which
             device there is; with `epoch` also where its length has.
         epoch: The epoch to go on after, one whose checkpoint is kept (`training.test_interval`), counted with
-            those of pretraining. From another than the last one done the run goes on in a new folder, which
+            those of pretraining. From another than the last of these the run goes on in a new folder, which
             names this one as its parent.
         model: The run's network, where it is one of your own: no folder makes codistill import code.
 
