@@ -41,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         training=TrainingConfig(
             epochs=4, pretraining_epochs=1, batch_size=12, threads=1, device="cpu", test_interval=2
         ),
-        run=RunConfig(folder=str(folder / "runs"), name="run", curves=True),
+        run=RunConfig(folder=str(folder / "runs"), name="run", curves="pictures"),
     )
 
 
@@ -256,7 +256,7 @@ def test_pictures_are_drawn_of_everyone_and_every_term(run: Path) -> None:
 
 @pytest.mark.slow
 def test_a_baseline_has_its_own_array_and_can_be_gone_on_from(config: Config, tmp_path: Path) -> None:
-    alone = baseline(replace(config, run=RunConfig(folder=str(tmp_path), name="S2", curves=True)), 2)
+    alone = baseline(replace(config, run=RunConfig(folder=str(tmp_path), name="S2", curves="arrays")), 2)
     run = codistill.train(alone)
     values = np.load(run / "Accuracy_arrays" / "Validation" / "Student_Valid_Accuracies.npy")
     assert list(values) == [

@@ -205,8 +205,8 @@ class RunConfig:
     """Name of the run folder, in which %Y, %m, %d, %H, %M and %S stand for the time of its start; none: data,
     model, seed and time."""
 
-    curves: bool = False
-    """Whether accuracies and losses over epochs are drawn as pictures and written as NumPy arrays."""
+    curves: Literal["none", "arrays", "pictures"] = "none"
+    """Whether accuracies and losses over epochs are written as NumPy arrays, and drawn as pictures too."""
 
     def folder_name(self, default: str) -> tuple[str, bool]:
         """Return the folder's name, `default` where none is given, and whether it must be exactly that.

@@ -49,8 +49,8 @@ class Curve:
     arrays: tuple[str, str] | None
 
 
-def draw_curves(run: Path, *, finished: bool) -> None:
-    """Write the arrays and draw the pictures of a run from its metrics.jsonl, over what was there.
+def write_curves(run: Path, *, pictures: bool, finished: bool) -> None:
+    """Write the arrays, and the pictures where they are wanted, of a run's metrics.jsonl over what was there.
 
     Pictures take a second, so those of a run that goes on are drawn once a minute.
     """
@@ -59,13 +59,14 @@ def draw_curves(run: Path, *, finished: bool) -> None:
         return
     tested = [record for record in records if "test" in record]
     arrays, plots = run / "Accuracy_arrays", run / "Plots"
-    for folder in (arrays / "Training", arrays / "Validation", plots):
+    for folder in (arrays / "Training", arrays / "Validation", *([plots] if pictures else [])):
         folder.mkdir(parents=True, exist_ok=True)
     epochs = [record["epoch"] for record in records]
     tested_epochs = [record["epoch"] for record in tested]
     accuracies = list(_accuracies(records, tested))
     overview = plots / "Accuracy_comparision_all.png"
-    draws = finished or not overview.exists() or time.time() - overview.stat().st_mtime > PAUSE
+    is_old = not overview.exists() or time.time() - overview.stat().st_mtime > PAUSE
+    draws = pictures and (finished or is_old)
     for curve in (*accuracies, *_losses(records, tested)):
         if curve.arrays:
             _save(arrays / "Training" / f"{curve.arrays[0]}{curve.name}.npy", curve.training)

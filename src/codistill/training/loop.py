@@ -23,7 +23,7 @@ from codistill.models.ensemble import Ensemble
 from codistill.objectives.paper import PaperObjective
 from codistill.randomness import derive_seed
 from codistill.training.checkpoint import keep_checkpoint, save_checkpoint
-from codistill.training.curves import draw_curves
+from codistill.training.curves import write_curves
 from codistill.training.delivered import Variant, deliver
 from codistill.training.display import Display
 from codistill.training.evaluate import accuracy, member_logits, predict
@@ -224,8 +224,9 @@ class Trainer:
                 self.run.checkpoints, step=self.progress.epoch * self.steps, epoch=self.progress.epoch
             )
         finished = self.progress.epoch == self.epochs
-        if self.run is not None and self.config.run.curves and (tested or finished):
-            draw_curves(self.run.path, finished=finished)
+        curves = self.config.run.curves
+        if self.run is not None and curves != "none" and (tested or finished):
+            write_curves(self.run.path, pictures=curves == "pictures", finished=finished)
 
     @property
     def phase(self) -> Phase:

@@ -245,7 +245,7 @@ def meant(original: Original, config: Config) -> dict[str, Any]:
         f"{criterion}.Adaptation_use": objective.feature_match == "adapter",
         "train_cfg.KL_loss_temperature": objective.temperature,
         "train_cfg.test_interval": training.test_interval,
-        "train_cfg.plot_accuracy_graphs": config.run.curves,
+        "train_cfg.plot_accuracy_graphs": config.run.curves == "pictures",
         "train_cfg.epochs": training.epochs,
         "train_cfg.training_store_root": config.run.folder,
         "Single_model_mode": None if original.student is None else original.student - 1,

@@ -85,7 +85,7 @@ def test_every_field_of_a_plain_file_arrives(tmp_path: Path) -> None:
     assert (config.run.folder, config.run.name, config.run.curves) == (
         "../Model_storage",
         "%m_%d_%H_%M",
-        True,
+        "pictures",
     )
     assert len(notices) == 1  # What the authors' code inverts.
     assert notices[0].startswith(
@@ -166,6 +166,10 @@ def test_the_template_is_a_file_that_holds_every_field_and_every_default() -> No
     text = TEMPLATE.read_text()
     assert all(name in text for name in SOURCES)
     assert all(name in text for name in ("LambdaLR",)) is False  # It is refused.
+
+
+def test_arrays_are_written_without_plots_too(tmp_path: Path) -> None:
+    assert config_of(tmp_path, {"train_cfg.plot_accuracy_graphs": False}).run.curves == "arrays"
 
 
 def test_an_older_file_takes_the_templates_values_and_says_so(tmp_path: Path) -> None:

@@ -293,7 +293,8 @@ class _Translation:
                 place, "takes place at the initial rate and does not advance the scheduler; theirs did"
             )
         self.set("training.test_interval", "train_cfg.test_interval", fields["train_cfg.test_interval"])
-        self.set("run.curves", "train_cfg.plot_accuracy_graphs", fields["train_cfg.plot_accuracy_graphs"])
+        plots = fields["train_cfg.plot_accuracy_graphs"]
+        self.set("run.curves", "train_cfg.plot_accuracy_graphs", "pictures" if plots else "arrays")
         field = "train_cfg.training_store_root"
         self.set("run.folder", field, self._rooted(field))
         self.set("run.name", field, "%m_%d_%H_%M")
