@@ -24,7 +24,7 @@ from codistill.config.parsing import load_config
 from codistill.data.loaders import load_data
 from codistill.errors import DivergedError, InputError, Interrupted
 from codistill.models.ensemble import mean_logits
-from codistill.training import checkpoint, experiment
+from codistill.training import checkpoint, setup
 from codistill.training.delivered import delivered_names, evaluate, load_student
 from codistill.training.loop import Trainer
 
@@ -145,7 +145,7 @@ def test_delivered_students_give_the_logits_they_give_in_the_ensemble(finished: 
     data = load_data(config.data)
     state, _ = checkpoint.load_newest_checkpoint(finished / "checkpoints")
     assert state is not None
-    ensemble = experiment.build_ensemble(config, data)
+    ensemble = setup.build_ensemble(config, data)
     ensemble.load_state_dict(state["ensemble"])
     ensemble.eval()
     batch = next(iter(data.test_batches(torch.device("cpu"), torch.float32)))
@@ -448,7 +448,7 @@ def test_pretraining_trains_stem_and_s1_alone_then_a_frozen_stem_keeps_still(sma
         patch.setattr(Trainer, "finish_epoch", finish_epoch)
         run = codistill.train(config)
     config = load_config(run / "config.yaml")
-    initial = experiment.build_ensemble(config, load_data(config.data)).state_dict()
+    initial = setup.build_ensemble(config, load_data(config.data)).state_dict()
     pretrained, joined, last = states
     assert all(
         torch.equal(pretrained[name], initial[name]) for name in initial if name.startswith("students.S2")

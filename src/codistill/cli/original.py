@@ -50,7 +50,7 @@ def convert(words: list[str]) -> int:
     file = paths_alone(words, usage, many=False)[0]
     original = _read(file, Path())
     config = _config(original, [str(file)])
-    from codistill.training.experiment import refuse_unusable_classes
+    from codistill.training.setup import refuse_unusable_classes
 
     refuse_unusable_classes(config)
     if original.student is not None:
