@@ -88,7 +88,7 @@ class Arm:
         )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        float(terms["loss"])  # Waits for the device.
+        terms["loss"].item()  # Waits for the device.
         return time.perf_counter() - begin
 
 
